@@ -1,0 +1,1 @@
+"""Sources of images and videos, and the stateless order in which a run reads them; knows no stage."""

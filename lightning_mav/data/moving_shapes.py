@@ -1,0 +1,237 @@
+"""Moving shapes: the embedded data, rendered on demand from (seed, split, kind, index).
+
+Captioned stills show a coloured shape at any place; silent videos show each kind of shape moving in its own way. No
+caption mentions motion and no video has a caption, so only a method that learns appearance from text and motion from
+unlabelled video can give the right video for a text. Sixteen captions are held out of everything.
+
+The frame is [-1, 1] x [-1, 1], x to the right, y down; sizes and amplitudes are in these units.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lightning_mav.seeding import generator
+
+Split = Literal["train", "test"]
+
+SHAPES = ("ring", "square", "triangle", "cross")
+FOREGROUNDS = {
+    "purple": (150, 30, 200),
+    "red": (225, 30, 30),
+    "green": (20, 160, 50),
+    "blue": (30, 60, 230),
+    "yellow": (250, 215, 20),
+    "cyan": (30, 210, 225),
+}
+BACKGROUNDS = {"white": (250, 250, 250), "gray": (125, 125, 125), "black": (10, 10, 10), "pink": (255, 170, 190)}
+
+SIZES = (0.34, 0.44)  # scale of the shape; at 16 pixels, 5 to 7 pixels across
+AMPLITUDES = (0.32, 0.46)
+FREQUENCIES = (0.85, 1.15)  # hertz
+EXTENTS = {"ring": 1.0, "square": 0.8, "triangle": 1.2, "cross": 1.0}  # how far a shape reaches, in units of its size
+SOURCE_FPS = 240  # on-demand frames; 6, 8, 10, 12, 15, 16, 20, 24 and 30 fps divide it, so sampling adds no jitter
+SECONDS = 17  # 16 frames at 1 fps fit
+
+
+def caption_of(shape: str, foreground: str, background: str) -> str:
+    """Return the caption, for example "a purple cross on a white background"."""
+    return f"a {foreground} {shape} on a {background} background"
+
+
+Look = tuple[str, str, str]
+LOOKS: list[Look] = list(product(SHAPES, FOREGROUNDS, BACKGROUNDS))
+# One colour for each pair of shape and background: each shape and background is held out 4 times, each colour 2 or 3.
+HELD_OUT_LOOKS: list[Look] = [
+    (shape, list(FOREGROUNDS)[i % len(FOREGROUNDS)], background)
+    for i, (shape, background) in enumerate(product(SHAPES, BACKGROUNDS))
+]
+TRAIN_LOOKS = [look for look in LOOKS if look not in HELD_OUT_LOOKS]
+CAPTIONS = [caption_of(*look) for look in LOOKS]
+HELD_OUT = [caption_of(*look) for look in HELD_OUT_LOOKS]
+
+
+def _ring(x: Tensor, y: Tensor) -> Tensor:
+    return ((x * x + y * y).sqrt() - 0.75).abs() - 0.25
+
+
+def _square(x: Tensor, y: Tensor) -> Tensor:
+    return torch.maximum(x.abs(), y.abs()) - 0.8
+
+
+def _triangle(x: Tensor, y: Tensor) -> Tensor:
+    return torch.maximum(y, 0.75**0.5 * x.abs() - 0.5 * y) - 0.6
+
+
+def _cross(x: Tensor, y: Tensor) -> Tensor:
+    x, y = x.abs(), y.abs()
+    return torch.minimum(torch.maximum(x - 1, y - 0.35), torch.maximum(x - 0.35, y - 1))
+
+
+# Signed distances of the shapes at size 1, negative inside; the origin is each shape's centroid.
+_DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "ring": _ring,
+    "square": _square,
+    "triangle": _triangle,
+    "cross": _cross,
+}
+
+_DIRECTIONS = {"ring": (0.0, 1.0), "square": (1.0, 0.0), "triangle": (1.0, 1.0), "cross": (1.0, 1.0)}
+
+
+def coverage(shape: str, size: float, centres: Tensor, resolution: int) -> Tensor:
+    """Return the share of each pixel that a shape covers.
+
+    Args:
+        shape: one of ``SHAPES``.
+        size: its scale in frame units.
+        centres: (F, 2) centroids (x, y) in frame units.
+        resolution: height and width in pixels.
+
+    Returns:
+        float32 (F, resolution, resolution) in [0, 1], antialiased over one pixel.
+    """
+    pixel = 2 / resolution
+    grid = (torch.arange(resolution) + 0.5) * pixel - 1
+    x, y = ((grid - centres.float()[:, :, None]) / size).unbind(1)
+    distance = _DISTANCES[shape](x[:, None, :], y[:, :, None])
+    return (0.5 - distance * (size / pixel)).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One shape with its look and its motion; a still has amplitude 0.
+
+    Attributes:
+        shape: one of ``SHAPES``; it decides the kind of motion.
+        foreground: key of ``FOREGROUNDS``.
+        background: key of ``BACKGROUNDS``.
+        size: scale of the shape in frame units.
+        centre: (x, y) about which the shape moves.
+        amplitude: of the sinusoid, per moving coordinate, in frame units.
+        frequency: in hertz.
+        phase: in radians.
+    """
+
+    shape: str
+    foreground: str
+    background: str
+    size: float
+    centre: tuple[float, float]
+    amplitude: float = 0.0
+    frequency: float = 1.0
+    phase: float = 0.0
+
+    @property
+    def caption(self) -> str:
+        """The caption that a still of this scene has."""
+        return caption_of(self.shape, self.foreground, self.background)
+
+    def path(self, times: Tensor) -> Tensor:
+        """Return the centroids (F, 2) at ``times`` (F,) in seconds."""
+        angle = 2 * math.pi * self.frequency * times + self.phase
+        # An orbit is a diagonal whose second coordinate runs a quarter period ahead.
+        second = angle + math.pi / 2 if self.shape == "cross" else angle
+        waves = self.amplitude * torch.stack([angle, second], 1).sin()
+        return torch.tensor(self.centre) + waves * torch.tensor(_DIRECTIONS[self.shape])
+
+    def render(self, times: Tensor, resolution: int) -> Tensor:
+        """Return uint8 frames (F, resolution, resolution, 3) at ``times`` (F,) in seconds."""
+        cover = coverage(self.shape, self.size, self.path(times), resolution)
+        back, front = BACKGROUNDS[self.background], FOREGROUNDS[self.foreground]
+        planes = [b + 0.5 + (f - b) * cover for b, f in zip(back, front, strict=True)]
+        return torch.stack(planes, -1).to(torch.uint8)
+
+
+def draw_scene(kind: Literal["image", "video"], split: Split, seed: int, index: int) -> Scene:
+    """Return scene ``index`` of a split; captions take turns, so every 80 (train) or 16 (test) scenes are balanced."""
+    looks = HELD_OUT_LOOKS if split == "test" else TRAIN_LOOKS
+    shape, foreground, background = looks[index % len(looks)]
+    u = torch.rand(6, generator=generator("moving_shapes", seed, split, kind, index)).tolist()
+    size = _between(SIZES, u[0])
+    room = 1 - EXTENTS[shape] * size
+    if kind == "image":
+        return Scene(shape, foreground, background, size, (room * (2 * u[1] - 1), room * (2 * u[2] - 1)))
+    amplitude = _between(AMPLITUDES, u[3])
+    moves_x, moves_y = _DIRECTIONS[shape]
+    centre = ((room - amplitude * moves_x) * (2 * u[1] - 1), (room - amplitude * moves_y) * (2 * u[2] - 1))
+    frequency, phase = _between(FREQUENCIES, u[4]), 2 * math.pi * u[5]
+    return Scene(shape, foreground, background, size, centre, amplitude, frequency, phase)
+
+
+def _between(bounds: tuple[float, float], share: float) -> float:
+    return bounds[0] + (bounds[1] - bounds[0]) * share
+
+
+@dataclass(frozen=True)
+class MovingShapeImages:
+    """Captioned stills; an ``ImageSource``. ``size`` is their height and width in pixels."""
+
+    split: Split
+    num: int
+    seed: int
+    size: int
+
+    def __len__(self) -> int:
+        return self.num
+
+    def image(self, index: int) -> Tensor:
+        """Return still ``index``, uint8 (size, size, 3)."""
+        return draw_scene("image", self.split, self.seed, index).render(torch.zeros(1), self.size)[0]
+
+    def caption(self, index: int) -> str:
+        """Return the caption of still ``index``."""
+        return draw_scene("image", self.split, self.seed, index).caption
+
+
+@dataclass(frozen=True)
+class MovingShapeReader:
+    """One video rendered on demand; a ``VideoReader``."""
+
+    scene: Scene
+    size: int
+
+    @property
+    def name(self) -> str:
+        """What error messages call this video."""
+        return f"moving shapes: {self.scene.caption}"
+
+    @property
+    def timestamps(self) -> NDArray[np.float64]:
+        """Times of all frames in seconds, (N,)."""
+        return _TIMESTAMPS
+
+    def frames(self, indices: NDArray[np.int64]) -> Tensor:
+        """Return uint8 frames (n, size, size, 3)."""
+        return self.scene.render(torch.from_numpy(_TIMESTAMPS[indices]), self.size)
+
+
+_TIMESTAMPS = np.arange(SECONDS * SOURCE_FPS) / SOURCE_FPS
+
+
+@dataclass(frozen=True)
+class MovingShapeVideos:
+    """Videos without captions; a ``VideoSource``. ``size`` is their height and width in pixels."""
+
+    split: Split
+    num: int
+    seed: int
+    size: int
+
+    def __len__(self) -> int:
+        return self.num
+
+    def scene(self, index: int) -> Scene:
+        """Return what video ``index`` shows."""
+        return draw_scene("video", self.split, self.seed, index)
+
+    def open(self, index: int) -> MovingShapeReader:
+        """Return a reader of video ``index``."""
+        return MovingShapeReader(self.scene(index), self.size)

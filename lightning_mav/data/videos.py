@@ -1,0 +1,139 @@
+"""Videos without captions: the ``VideoReader`` protocol, readers, sources, and the data set that training reads."""
+
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from lightning_mav.data.fps import FpsDistribution
+from lightning_mav.data.moving_shapes import MovingShapeVideos
+from lightning_mav.data.transforms import Augmentation, prepare
+from lightning_mav.errors import DataError
+from lightning_mav.seeding import generator
+
+
+class VideoReader(Protocol):
+    """One opened video. Add a reader by writing a class with these three members."""
+
+    @property
+    def name(self) -> str:
+        """What error messages call it, usually its path."""
+        ...
+
+    @property
+    def timestamps(self) -> NDArray[np.float64]:
+        """Times of all frames in seconds, (N,), sorted."""
+        ...
+
+    def frames(self, indices: NDArray[np.int64], /) -> Tensor:
+        """Return the frames at ascending ``indices`` into ``timestamps``, uint8 (n, H, W, 3), upright."""
+        ...
+
+
+class VideoSource(Protocol):
+    """Anything that holds numbered videos; it must pickle, for the workers of a ``DataLoader``."""
+
+    def __len__(self) -> int:
+        """Return the number of videos."""
+        ...
+
+    def open(self, index: int, /) -> VideoReader:
+        """Return a reader of one video."""
+        ...
+
+
+def pick_frames(
+    timestamps: NDArray[np.float64], num_frames: int, fps: float, place: float
+) -> tuple[NDArray[np.int64], float]:
+    """Choose a window of ``num_frames`` frames at an even rate.
+
+    Args:
+        timestamps: (N,) sorted times in seconds, N >= num_frames.
+        num_frames: frames in the window.
+        fps: wished rate in frames per second; clamped to what the video allows, that is, from the rate at which the
+            window spans the whole video up to the video's own mean rate.
+        place: where the window starts, from 0 (first frame) to 1 (as late as it can).
+
+    Returns:
+        Indices (num_frames,) of the frames nearest to start + k / fps, and the fps used.
+    """
+    span = timestamps[-1] - timestamps[0]
+    if num_frames == 1 or span == 0:
+        return np.full(num_frames, int(place * (len(timestamps) - 1))), fps
+    fps = float(np.clip(fps, (num_frames - 1) / span, (len(timestamps) - 1) / span))
+    # A start on a frame's own time keeps windows at the video's own rate free of repeats.
+    latest = np.searchsorted(timestamps, timestamps[-1] - (num_frames - 1) / fps + 1e-6, side="right") - 1
+    start = timestamps[min(int(place * (latest + 1)), latest)]
+    return nearest(timestamps, start + np.arange(num_frames) / fps), fps
+
+
+def nearest(timestamps: NDArray[np.float64], times: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the index of the timestamp nearest to each of ``times``."""
+    after = np.searchsorted(timestamps, times).clip(1, len(timestamps) - 1)
+    return np.where(times - timestamps[after - 1] <= timestamps[after] - times, after - 1, after)
+
+
+class VideoDataset(Dataset[dict[str, Any]]):
+    """Square training videos at a drawn frame rate, read by (index, position) pairs.
+
+    Args:
+        source: where the videos come from.
+        size: height and width of a sample in pixels.
+        num_frames: frames per sample.
+        fps: a fixed rate in frames per second, or the distribution to draw it from.
+        seed: seed of the rate, the window's start and the augmentation.
+        augment: see ``transforms.prepare``.
+
+    A sample holds ``video`` float32 (3, F, size, size) in [-1, 1], ``fps`` float32 (the rate that was really used),
+    ``index`` and ``position``.
+    """
+
+    def __init__(
+        self,
+        source: VideoSource,
+        size: int,
+        num_frames: int,
+        fps: FpsDistribution | float,
+        seed: int,
+        augment: Augmentation = "none",
+    ) -> None:
+        self.source, self.size, self.num_frames, self.fps, self.seed = source, size, num_frames, fps, seed
+        self.augment: Augmentation = augment
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        index, position = key
+        reader = self.source.open(index)
+        wished = self._wished_fps(index, position)
+        draw = generator("augment", self.seed, index, position)
+        place = float(torch.rand((), generator=draw))
+        if len(reader.timestamps) < self.num_frames:
+            raise DataError(
+                f"{reader.name}: {len(reader.timestamps)} frames, but a sample needs {self.num_frames};"
+                " remove the file or lower data.num_frames"
+            )
+        indices, fps = pick_frames(reader.timestamps, self.num_frames, wished, place)
+        video = prepare(reader.frames(indices), self.size, self.augment, draw)
+        return {"video": video, "fps": torch.tensor(fps), "index": index, "position": position}
+
+    def _wished_fps(self, index: int, position: int) -> float:
+        if isinstance(self.fps, FpsDistribution):
+            return self.fps.draw(position, generator("fps", self.seed, index, position))
+        return self.fps
+
+
+def open_videos(source: str, split: Literal["train", "val"], size: int) -> VideoSource:
+    """Return the videos that a config's ``source`` names.
+
+    Args:
+        source: "moving_shapes", or the path of a folder or of a csv or jsonl list.
+        split: "val" is a small part that training never sees; for moving shapes, the held-out captions.
+        size: height and width of rendered videos; files keep their own size.
+    """
+    assert source == "moving_shapes"
+    return MovingShapeVideos("train", 100_000, 0, size) if split == "train" else MovingShapeVideos("test", 512, 0, size)
