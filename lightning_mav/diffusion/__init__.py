@@ -1,0 +1,1 @@
+"""The mathematics of diffusion: pure functions and frozen dataclasses that know no network."""

@@ -1,0 +1,153 @@
+"""Training objectives: L_simple, the variational bound, their hybrid, weightings and timestep densities.
+
+Shapes as in process.py; every loss is (B,), one number per sample, float32.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lightning_mav.diffusion.process import (
+    Gaussian,
+    Parameterisation,
+    learned_range_log_variance,
+    posterior,
+    predict_x0,
+    prediction_target,
+)
+from lightning_mav.diffusion.schedule import NoiseSchedule
+
+LossWeighting = Literal["uniform", "min_snr", "capped_residual"]
+
+HALF_BIN = 1 / 255  # half the distance of two 8-bit levels in [-1, 1]
+WEIGHT_CAP = 5.0
+
+
+@dataclass(frozen=True)
+class HybridLoss:
+    """The parts of the hybrid loss, each (B,): ``total`` = ``simple`` + vlb_weight * T * ``vlb`` (in bits)."""
+
+    total: Tensor
+    simple: Tensor
+    vlb: Tensor
+
+
+@dataclass(frozen=True)
+class TimestepDensity:
+    """How training draws timesteps.
+
+    Attributes:
+        kind: ``uniform`` over 0..T-1, or ``logit_normal``: t = floor(T sigmoid(n)), n ~ N(mean, std^2).
+        mean: of the logit; positive values favour high noise.
+        std: of the logit.
+    """
+
+    kind: Literal["uniform", "logit_normal"] = "uniform"
+    mean: float = 0.0
+    std: float = 1.0
+
+    def draw(self, num_timesteps: int, generator: torch.Generator) -> int:
+        """Draw one timestep in 0..num_timesteps-1."""
+        if self.kind == "uniform":
+            return int(torch.randint(num_timesteps, (), generator=generator))
+        logit = self.mean + self.std * torch.randn((), generator=generator, dtype=torch.float64)
+        return min(int(num_timesteps * logit.sigmoid()), num_timesteps - 1)
+
+
+def mse(output: Tensor, target: Tensor) -> Tensor:
+    """L_simple: the mean squared error of each sample, (B,)."""
+    return (output.float() - target.float()).square().flatten(1).mean(1)
+
+
+def vlb_bits(
+    schedule: NoiseSchedule, x0: Tensor, x_t: Tensor, t: Tensor, mean_x0_prediction: Tensor, log_variance: Tensor
+) -> Tensor:
+    """One term of the variational bound, in bits per dimension, (B,) (DDPM, eq. 5).
+
+    Args:
+        schedule: of ``t``.
+        x0: data in [-1, 1]; at t = 0 taken as 8-bit levels.
+        x_t: ``x0`` diffused to ``t``.
+        t: (B,) index into ``schedule``.
+        mean_x0_prediction: the prediction of x_0 that gives the mean of p(x_{t-1} | x_t).
+        log_variance: of p(x_{t-1} | x_t).
+
+    Returns:
+        KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)) for t > 0, -log p(x_0 | x_1) for t = 0.
+    """
+    model = Gaussian(posterior(schedule, mean_x0_prediction, x_t, t).mean, log_variance)
+    kl = _kl(posterior(schedule, x0, x_t, t), model)
+    nll = _discretised_nll(x0, model)
+    nats = torch.where(t.to(x0.device) == 0, nll.flatten(1).mean(1), kl.flatten(1).mean(1))
+    return nats / math.log(2)
+
+
+def hybrid(
+    schedule: NoiseSchedule,
+    parameterisation: Parameterisation,
+    output: Tensor,
+    x0: Tensor,
+    noise: Tensor,
+    x_t: Tensor,
+    t: Tensor,
+    vlb_weight: float = 0.001,
+) -> HybridLoss:
+    """L_simple + lambda L_vlb with a learned variance (Improved DDPM, eq. 16).
+
+    The mean enters the bound with a stop-gradient: L_vlb trains the variance only, L_simple the mean only.
+
+    Args:
+        schedule: of ``t``.
+        parameterisation: of the first half of ``output``.
+        output: (B, 2C, ...): C mean channels, then C variance channels v, log beta~ at -1 and log beta at 1.
+        x0: (B, C, ...) data in [-1, 1].
+        noise: (B, C, ...) standard normal.
+        x_t: (B, C, ...) = diffuse(schedule, x0, noise, t).
+        t: (B,) index into ``schedule``.
+        vlb_weight: lambda.
+    """
+    prediction, v = output.float().chunk(2, dim=1)
+    simple = mse(prediction, prediction_target(parameterisation, schedule, x0, noise, t))
+    x0_prediction = predict_x0(parameterisation, schedule, prediction.detach(), x_t, t)
+    vlb = vlb_bits(schedule, x0, x_t, t, x0_prediction, learned_range_log_variance(schedule, v, t))
+    return HybridLoss(simple + vlb_weight * len(schedule) * vlb, simple, vlb)
+
+
+def loss_weight(name: LossWeighting, parameterisation: Parameterisation, schedule: NoiseSchedule, t: Tensor) -> Tensor:
+    """Return the factor, (B,) on the device of ``t``, on the squared error of the network's own output.
+
+    ``uniform``: 1. ``min_snr``: the error of x_0 weighs min(SNR, 5) (Hang et al. 2023). ``capped_residual``: the error
+    of x_0 weighs min(1/b^2, 5), that is a v-loss whose weight is capped where little noise is left.
+    """
+    alphas_cumprod = schedule.alphas_cumprod.to(t.device)[t]
+    snr, b2 = alphas_cumprod / (1 - alphas_cumprod), 1 - alphas_cumprod
+    on_x0 = {"min_snr": snr, "capped_residual": 1 / b2}
+    if name == "uniform":
+        return torch.ones_like(b2, dtype=torch.float32)
+    # An error d of x_0 is an error d sqrt(SNR) of eps and d / b of v.
+    from_x0 = {"x0": torch.ones_like(b2), "eps": 1 / snr, "v": b2}[parameterisation]
+    return (on_x0[name].clamp(max=WEIGHT_CAP) * from_x0).float()
+
+
+def _kl(p: Gaussian, q: Gaussian) -> Tensor:
+    """KL(p || q) per dimension, in nats."""
+    log_ratio = q.log_variance - p.log_variance
+    squared_distance = (p.mean - q.mean).square()
+    return 0.5 * (log_ratio - 1 + (-log_ratio).exp() + squared_distance * (-q.log_variance).exp())
+
+
+def _discretised_nll(x0: Tensor, model: Gaussian) -> Tensor:
+    """-log of the mass that ``model`` gives to the 8-bit level of each x_0, in nats; the end levels take the tails."""
+    inverse_std = (-0.5 * model.log_variance).exp()
+    offset = x0.float() - model.mean
+    # By symmetry only the distance counts inside, and both ends of the bin then lie where ndtr is precise.
+    distance = offset.abs()
+    inside = torch.special.ndtr((HALF_BIN - distance) * inverse_std)
+    inside = inside - torch.special.ndtr((-HALF_BIN - distance) * inverse_std)
+    log_mass = inside.clamp(min=1e-12).log()
+    log_mass = torch.where(x0 < -0.999, torch.special.log_ndtr((HALF_BIN + offset) * inverse_std), log_mass)
+    log_mass = torch.where(x0 > 0.999, torch.special.log_ndtr((HALF_BIN - offset) * inverse_std), log_mass)
+    return -log_mass
