@@ -13,6 +13,7 @@ from torch import Tensor
 from lightning_mav.diffusion.process import (
     Gaussian,
     Parameterisation,
+    gather,
     learned_range_log_variance,
     posterior,
     predict_x0,
@@ -122,14 +123,14 @@ def loss_weight(name: LossWeighting, parameterisation: Parameterisation, schedul
     ``uniform``: 1. ``min_snr``: the error of x_0 weighs min(SNR, 5) (Hang et al. 2023). ``capped_residual``: the error
     of x_0 weighs min(1/b^2, 5), that is a v-loss whose weight is capped where little noise is left.
     """
-    alphas_cumprod = schedule.alphas_cumprod.to(t.device)[t]
-    snr, b2 = alphas_cumprod / (1 - alphas_cumprod), 1 - alphas_cumprod
-    on_x0 = {"min_snr": snr, "capped_residual": 1 / b2}
     if name == "uniform":
-        return torch.ones_like(b2, dtype=torch.float32)
+        return torch.ones(t.shape, device=t.device)
+    b2 = 1 - schedule.alphas_cumprod
+    snr = schedule.alphas_cumprod / b2
+    on_x0 = {"min_snr": snr, "capped_residual": 1 / b2}[name].clamp(max=WEIGHT_CAP)
     # An error d of x_0 is an error d sqrt(SNR) of eps and d / b of v.
     from_x0 = {"x0": torch.ones_like(b2), "eps": 1 / snr, "v": b2}[parameterisation]
-    return (on_x0[name].clamp(max=WEIGHT_CAP) * from_x0).float()
+    return gather(on_x0 * from_x0, t, like=t)
 
 
 def _kl(p: Gaussian, q: Gaussian) -> Tensor:

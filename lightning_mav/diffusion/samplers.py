@@ -76,19 +76,23 @@ def ddim(
 def dpm_solver_pp(
     denoise: Denoise, x_T: Tensor, schedule: NoiseSchedule, draw: NoiseDraw, on_step: OnStep | None = None
 ) -> Tensor:
-    """DPM-Solver++(2M), deterministic (Lu et al. 2022, algorithm 2); never calls ``draw``."""
+    """DPM-Solver++(2M), deterministic (Lu et al. 2022, algorithm 2); never calls ``draw``.
+
+    Its step h is one of half the log-SNR. Timesteps evenly strided in t end in a long h; extrapolating over all of it
+    overshoots and then loses to DDIM, so h / h_last is capped at 1, which keeps the order of convergence.
+    """
     a, b = schedule.alphas_cumprod.sqrt().tolist(), (1 - schedule.alphas_cumprod).sqrt().tolist()
     half_log_snr = (schedule.alphas_cumprod.logit() / 2).tolist()
-    x, x0_last, h_last = x_T.float(), None, 0.0
+    x = x0_last = x_T.float()
+    h_last = math.inf
     for i, t in _descend(x, schedule, on_step):
         x0 = denoise(x, t).x0
-        if i == 0:
-            return x0
-        h = half_log_snr[i - 1] - half_log_snr[i]
-        extrapolated = x0 if x0_last is None else x0 + h / (2 * h_last) * (x0 - x0_last)
-        x = b[i - 1] / b[i] * x - a[i - 1] * math.expm1(-h) * extrapolated
-        x0_last, h_last = x0, h
-    return x
+        if i > 0:
+            h = half_log_snr[i - 1] - half_log_snr[i]
+            extrapolated = x0 + 0.5 * min(h / h_last, 1) * (x0 - x0_last)
+            x = b[i - 1] / b[i] * x - a[i - 1] * math.expm1(-h) * extrapolated
+            x0_last, h_last = x0, h
+    return x0
 
 
 SAMPLERS: dict[str, Sampler] = {"ddpm": ddpm, "ddim": ddim, "dpm++": dpm_solver_pp}
