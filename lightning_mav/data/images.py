@@ -1,13 +1,23 @@
 """Images with captions: the ``ImageSource`` protocol, its sources, and the data set that training reads."""
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import numpy as np
+import torch
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lightning_mav.data.listing import Entry, list_files, read_caption, require_regular_file
 from lightning_mav.data.moving_shapes import MovingShapeImages
 from lightning_mav.data.transforms import Augmentation, prepare
+from lightning_mav.errors import DataError
 from lightning_mav.seeding import generator
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
+MAX_PIXELS = 100_000_000  # an image this large takes 300 MB
 
 
 class ImageSource(Protocol):
@@ -24,6 +34,46 @@ class ImageSource(Protocol):
     def caption(self, index: int, /) -> str | None:
         """Return its caption, or None where there is none."""
         ...
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """Image files; captions come from the list, else from a text file beside the image with the same stem."""
+
+    entries: list[Entry]
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def image(self, index: int) -> Tensor:
+        """Return image ``index``, uint8 (H, W, 3)."""
+        return read_image(self.entries[index].path)
+
+    def caption(self, index: int) -> str | None:
+        """Return the caption of image ``index``, or None where there is none."""
+        entry = self.entries[index]
+        text = Path(entry.path).with_suffix(".txt")
+        return entry.caption if entry.caption is not None or not text.exists() else read_caption(text)
+
+
+def read_image(path: str) -> Tensor:
+    """Return an image file upright, transparency on white, as uint8 (H, W, 3).
+
+    Raises:
+        DataError: not a readable jpg, png or webp, or larger than ``MAX_PIXELS``.
+    """
+    require_regular_file(path)
+    try:
+        with Image.open(path, formats=("JPEG", "PNG", "WEBP")) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise DataError(f"{path}: {image.width} x {image.height} pixels is too large; shrink it or remove it")
+            upright = ImageOps.exif_transpose(image)
+            if upright.has_transparency_data:
+                upright = upright.convert("RGBA")
+                upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
+            return torch.from_numpy(np.array(upright.convert("RGB")))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: cannot be read as jpg, png or webp; remove it or convert it") from error
 
 
 class ImageDataset(Dataset[dict[str, Any]]):
@@ -62,5 +112,7 @@ def open_images(source: str, split: Literal["train", "val"], size: int) -> Image
         split: "val" is a small part that training never sees; for moving shapes, the held-out captions.
         size: height and width of rendered images; files keep their own size.
     """
-    assert source == "moving_shapes"
-    return MovingShapeImages("train", 100_000, 0, size) if split == "train" else MovingShapeImages("test", 512, 0, size)
+    if source == "moving_shapes":
+        scenes = MovingShapeImages("train", 100_000, 0, size)
+        return scenes if split == "train" else MovingShapeImages("test", 512, 0, size)
+    return ImageFiles(list_files(source, EXTENSIONS, split))

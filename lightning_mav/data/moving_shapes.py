@@ -11,13 +11,17 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
+from lightning_mav.data.writing import write_mp4
+from lightning_mav.errors import ConfigError
 from lightning_mav.seeding import generator
 
 Split = Literal["train", "test"]
@@ -235,3 +239,34 @@ class MovingShapeVideos:
     def open(self, index: int) -> MovingShapeReader:
         """Return a reader of video ``index``."""
         return MovingShapeReader(self.scene(index), self.size)
+
+
+def write_moving_shapes(
+    out: Path, num_images: int = 2000, num_videos: int = 200, size: int = 64, seed: int = 0, split: Split = "train"
+) -> None:
+    """Write moving shapes as files that ``open_images`` and ``open_videos`` read like a user's own data.
+
+    Args:
+        out: folder for ``images/*.jpg`` with a ``.txt`` caption each, and ``videos/*.mp4`` at 30 fps.
+        num_images: captioned stills.
+        num_videos: videos of 17 seconds.
+        size: height and width in pixels, even.
+        seed: seed of the scenes.
+        split: "train", or "test" for the held-out captions.
+
+    Raises:
+        ConfigError: an odd size.
+    """
+    if size % 2:
+        raise ConfigError(f"size: {size} is odd, but mp4 needs an even one; choose {size + 1}")
+    for folder in ("images", "videos"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    stills = MovingShapeImages(split, num_images, seed, size)
+    for i in range(num_images):
+        stem = out / "images" / f"{i:06d}"
+        Image.fromarray(stills.image(i).numpy()).save(stem.with_suffix(".jpg"), quality=95)
+        stem.with_suffix(".txt").write_text(stills.caption(i) + "\n", encoding="utf-8")
+    times = torch.arange(SECONDS * 30) / 30
+    for i in range(num_videos):
+        scene = draw_scene("video", split, seed, i)
+        write_mp4(out / "videos" / f"{i:06d}.mp4", scene.render(times, size), fps=30)

@@ -1,36 +1,22 @@
-"""Videos without captions: the ``VideoReader`` protocol, readers, sources, and the data set that training reads."""
+"""Videos without captions: the ``VideoSource`` protocol, its sources, and the data set that training reads."""
 
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from lightning_mav.data.fps import FpsDistribution
+from lightning_mav.data.listing import list_files
 from lightning_mav.data.moving_shapes import MovingShapeVideos
+from lightning_mav.data.readers import VideoReader, open_video
 from lightning_mav.data.transforms import Augmentation, prepare
 from lightning_mav.errors import DataError
 from lightning_mav.seeding import generator
 
-
-class VideoReader(Protocol):
-    """One opened video. Add a reader by writing a class with these three members."""
-
-    @property
-    def name(self) -> str:
-        """What error messages call it, usually its path."""
-        ...
-
-    @property
-    def timestamps(self) -> NDArray[np.float64]:
-        """Times of all frames in seconds, (N,), sorted."""
-        ...
-
-    def frames(self, indices: NDArray[np.int64], /) -> Tensor:
-        """Return the frames at ascending ``indices`` into ``timestamps``, uint8 (n, H, W, 3), upright."""
-        ...
+EXTENSIONS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".gif")
 
 
 class VideoSource(Protocol):
@@ -43,6 +29,20 @@ class VideoSource(Protocol):
     def open(self, index: int, /) -> VideoReader:
         """Return a reader of one video."""
         ...
+
+
+@dataclass(frozen=True)
+class VideoFiles:
+    """Video files, opened where they are read."""
+
+    paths: list[str]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def open(self, index: int) -> VideoReader:
+        """Return a reader of file ``index``."""
+        return open_video(self.paths[index])
 
 
 def pick_frames(
@@ -118,7 +118,8 @@ class VideoDataset(Dataset[dict[str, Any]]):
                 " remove the file or lower data.num_frames"
             )
         indices, fps = pick_frames(reader.timestamps, self.num_frames, wished, place)
-        video = prepare(reader.frames(indices), self.size, self.augment, draw)
+        unique, places = np.unique(indices, return_inverse=True)  # variable-rate videos can hold a frame for long
+        video = prepare(reader.frames(unique)[places], self.size, self.augment, draw)
         return {"video": video, "fps": torch.tensor(fps), "index": index, "position": position}
 
     def _wished_fps(self, index: int, position: int) -> float:
@@ -135,5 +136,7 @@ def open_videos(source: str, split: Literal["train", "val"], size: int) -> Video
         split: "val" is a small part that training never sees; for moving shapes, the held-out captions.
         size: height and width of rendered videos; files keep their own size.
     """
-    assert source == "moving_shapes"
-    return MovingShapeVideos("train", 100_000, 0, size) if split == "train" else MovingShapeVideos("test", 512, 0, size)
+    if source == "moving_shapes":
+        scenes = MovingShapeVideos("train", 100_000, 0, size)
+        return scenes if split == "train" else MovingShapeVideos("test", 512, 0, size)
+    return VideoFiles([entry.path for entry in list_files(source, EXTENSIONS, split)])

@@ -1,0 +1,183 @@
+"""Reading video files: the ``VideoReader`` protocol, decord first, PyAV as second reader.
+
+Both read the stream with the most pixels (the first of equals), turn frames upright and take times from timestamps. A
+reader belongs to the process that opened it, so sources open theirs inside the ``DataLoader``'s worker.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import av
+import numpy as np
+import torch  # before decord, which can crash when it is loaded first
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lightning_mav.data.listing import require_regular_file
+from lightning_mav.errors import DataError
+
+
+class VideoReader(Protocol):
+    """One opened video. Another kind of reader is another class with these three members."""
+
+    @property
+    def name(self) -> str:
+        """What error messages call it, usually its path."""
+        ...
+
+    @property
+    def timestamps(self) -> NDArray[np.float64]:
+        """Times of all frames in seconds, (N,), sorted."""
+        ...
+
+    def frames(self, indices: NDArray[np.int64], /) -> Tensor:
+        """Return the frames at strictly ascending ``indices`` into ``timestamps``, uint8 (n, H, W, 3), upright."""
+        ...
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The video stream to read: its number among the video streams, size, and declared frames (0 if unknown)."""
+
+    number: int
+    width: int
+    height: int
+    frames: int
+
+
+def open_video(path: str) -> VideoReader:
+    """Open a video file with the first reader that can.
+
+    Raises:
+        DataError: not a regular file, no video in it, damaged, or cut short.
+    """
+    require_regular_file(path)
+    path = os.path.abspath(path)  # never taken for a protocol such as "concat:"
+    stream = largest_stream(path)
+    try:
+        return DecordReader(path, stream)
+    except (DataError, ImportError):
+        return PyAVReader(path, stream)
+
+
+def largest_stream(path: str) -> Stream:
+    """Return the video stream with the most pixels, the first of equals."""
+    with _opened(path) as container:
+        streams = [Stream(i, s.width, s.height, s.frames) for i, s in enumerate(container.streams.video)]
+    if not streams:
+        raise DataError(f"{path}: no video stream; remove it from the data")
+    return max(streams, key=lambda stream: stream.width * stream.height)
+
+
+class DecordReader:
+    """A file read with decord."""
+
+    def __init__(self, path: str, stream: Stream) -> None:
+        import decord
+
+        decord.logging.set_level(decord.logging.QUIET)
+        self.name = path
+        self._error = decord.DECORDError
+        try:
+            self._video = decord.VideoReader(path, num_threads=1)
+            shape = self._video[0].shape
+        except (decord.DECORDError, RuntimeError) as error:
+            raise DataError(f"{path}: decord cannot open it") from error
+        if {shape[0], shape[1]} != {stream.width, stream.height}:
+            raise DataError(f"{path}: decord chose another stream")
+        self.timestamps = self._times()
+        _require_whole(path, len(self.timestamps), stream)
+
+    def frames(self, indices: NDArray[np.int64]) -> Tensor:
+        """Return uint8 frames (n, H, W, 3)."""
+        try:
+            return torch.from_numpy(self._video.get_batch(indices).asnumpy())
+        except self._error as error:
+            raise _damaged(self.name) from error
+
+    def _times(self) -> NDArray[np.float64]:
+        num = len(self._video)
+        times = np.asarray(self._video.get_frame_timestamp(range(num)), np.float64)[:, 0]
+        # Containers without timestamps (avi) give huge negative numbers; their rate is constant by construction.
+        return np.sort(times) if times.min() >= 0 else np.arange(num) / self._video.get_avg_fps()
+
+
+class PyAVReader:
+    """A file read with PyAV."""
+
+    def __init__(self, path: str, stream: Stream) -> None:
+        self.name, self._number = path, stream.number
+        with _opened(path) as container:
+            chosen = container.streams.video[stream.number]
+            packets = [p for p in container.demux(chosen) if p.size and not p.is_discard]
+            known = all(packet.pts is not None for packet in packets)
+            # One tick is a frame where the container has no timestamps.
+            self._pts = np.sort([packet.pts if known else i for i, packet in enumerate(packets)])
+            tick = chosen.time_base if known else 1 / chosen.average_rate
+        _require_whole(path, len(packets), stream)
+        self.timestamps = self._pts.astype(np.float64) * float(tick)
+
+    def frames(self, indices: NDArray[np.int64]) -> Tensor:
+        """Return uint8 frames (n, H, W, 3)."""
+        wanted = {int(index) for index in indices}
+        found: list[NDArray[np.uint8]] = []
+        for index, frame in self._decode(int(indices[0])):
+            if index in wanted:
+                found.append(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))
+            if len(found) == len(wanted):
+                return _stack(found, self.name)
+        raise _damaged(self.name)
+
+    def _decode(self, first: int) -> Iterator[tuple[int, Any]]:
+        """Yield (index, frame) from the key frame before ``first`` on.
+
+        The first frame is placed by its timestamp and the others counted, as timestamps of single frames can be wrong.
+        """
+        with _opened(self.name) as container:
+            stream = container.streams.video[self._number]
+            stream.codec_context.thread_count = 1
+            if first:
+                container.seek(int(self._pts[first]), stream=stream)
+            index = -1
+            for frame in container.decode(stream):
+                index = index + 1 if index >= 0 else int(np.searchsorted(self._pts, frame.pts or 0))
+                yield index, frame
+
+
+class _opened:
+    """PyAV's container as a context in which its errors name the file."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __enter__(self) -> Any:
+        try:
+            # Playlists and the like must not make the library open other addresses.
+            self.container = av.open(self.path, options={"protocol_whitelist": "file"})
+        except av.FFmpegError as error:
+            raise DataError(f"{self.path}: cannot be read as a video ({error.strerror}); remove it") from error
+        return self.container
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        self.container.close()
+        if isinstance(error, av.FFmpegError):
+            raise _damaged(self.path) from error
+
+
+def _stack(frames: list[NDArray[np.uint8]], path: str) -> Tensor:
+    if len({frame.shape for frame in frames}) > 1:
+        raise DataError(f"{path}: its frames change size; encode it again at one size")
+    return torch.from_numpy(np.stack(frames))
+
+
+def _require_whole(path: str, num_frames: int, stream: Stream) -> None:
+    if num_frames < 0.9 * stream.frames or num_frames == 0:
+        raise DataError(
+            f"{path}: {num_frames} of {stream.frames} declared frames are there; fetch it again or remove it"
+        )
+
+
+def _damaged(path: str) -> DataError:
+    return DataError(f"{path}: damaged, some frames cannot be decoded; repair it or remove it")
