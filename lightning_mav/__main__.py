@@ -1,0 +1,113 @@
+"""``python -m lightning_mav``: dispatch on the first word before torch is imported, and one handler for all errors."""
+
+import errno
+import sys
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any
+
+from lightning_mav.errors import ConfigError, MavError
+
+TRAINING = ("fit", "validate", "test", "predict")
+VERBS = {
+    "data": "lightning_mav.commands.data:COMMANDS",
+    "doctor": "lightning_mav.commands.doctor:doctor",
+}
+HELP = """\
+usage: python -m lightning_mav COMMAND [options]
+
+train (LightningCLI, configured by configs/*.yaml):
+  fit        train one stage:  fit --config configs/prior.yaml --run runs/prior
+  validate   validation losses of a run's newest checkpoint
+  test       the stage's own quality measures
+  predict    write samples
+
+use (plain functions):
+  data       write the embedded moving shapes to disk
+  doctor     what is installed; which video readers and devices work
+
+Every command answers --help; --debug anywhere shows the traceback of an error.
+"""
+MACHINE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOMEM}
+
+
+def dispatch(argv: list[str]) -> None:
+    """Run the command that the first word of ``argv`` names."""
+    word = argv[0] if argv else "--help"
+    if word in TRAINING:
+        from lightning_mav.cli import main as train
+
+        train(argv)
+    elif word in VERBS:
+        run_verb(word, argv[1:])
+    elif word in ("-h", "--help", "help"):
+        sys.stdout.write(HELP)
+    else:
+        raise ConfigError(f"unknown command '{word}'{nearest(word)}; see python -m lightning_mav --help")
+
+
+def run_verb(verb: str, argv: list[str]) -> None:
+    """Import a verb's function, or dict of functions, and call it with the parsed arguments."""
+    from argparse import ArgumentError
+
+    from jsonargparse import auto_cli, auto_parser
+
+    from lightning_mav.messages import explain, option_names
+
+    module, name = VERBS[verb].split(":")
+    components = getattr(import_module(module), name)
+    settings: dict[str, Any] = {
+        "as_positional": False,
+        "exit_on_error": False,
+        "prog": f"python -m lightning_mav {verb}",
+    }
+    try:
+        auto_cli(components, args=argv, **settings)
+    except ArgumentError as error:
+        raise ConfigError(explain(str(error), option_names(auto_parser(components, **settings)))) from error
+
+
+def nearest(word: str) -> str:
+    """Return a did-you-mean for a mistyped command."""
+    matches = get_close_matches(word, [*TRAINING, *VERBS], n=1)
+    return f", did you mean '{matches[0]}'?" if matches else ""
+
+
+def exit_code(error: BaseException) -> int | None:
+    """Return the exit code of an error the user can mend, None for a bug of ours."""
+    if isinstance(error, MavError):
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    if isinstance(error, OSError) and error.errno in MACHINE_ERRNOS:
+        return 5
+    out_of_memory = type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error)
+    return 5 if out_of_memory or isinstance(error, MemoryError) else None
+
+
+def one_line(error: BaseException) -> str:
+    """Return the error's message on one line."""
+    text = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
+    return " ".join(text.split()) or type(error).__name__
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; return its exit code: 2 config, 3 data, 4 checkpoint, 5 machine, 6 numeric, 130/143 signals."""
+    argv = sys.argv[1:] if argv is None else argv
+    debug = "--debug" in argv
+    try:
+        dispatch([word for word in argv if word != "--debug"])
+    except SystemExit as error:
+        # Lightning turns the first Ctrl-C into exit code 1.
+        return 130 if isinstance(error.__context__, KeyboardInterrupt) else int(error.code or 0)
+    except BaseException as error:
+        code = exit_code(error)
+        if debug or code is None:
+            raise
+        sys.stderr.write(f"error: {one_line(error)}\n")
+        return code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""Checkpoint files: written whole or not at all, read without running code."""
+
+import os
+import re
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import IO, Any
+
+import torch
+from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
+
+from lightning_mav.errors import CheckpointError, MachineError
+
+FORMAT = 1
+TEMPORARY_PREFIX = ".partial-"
+
+
+def write_atomically(path: str | Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Let ``write`` fill a file that takes the name ``path`` only when all of it is on the disk.
+
+    Raises:
+        MachineError: The file cannot be written; what stood at ``path`` before is untouched.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=path.parent)
+        with os.fdopen(descriptor, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:
+        raise MachineError(f"cannot write {path}: {error}; free some space or choose another folder") from error
+    finally:
+        if temporary:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary)
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> None:
+    """Write a checkpoint atomically, stamped with the format version."""
+    write_atomically(path, lambda file: torch.save({**checkpoint, "format": FORMAT}, file))
+
+
+def read_checkpoint(path: str | Path, stage: str | None = None, map_location: Any = "cpu") -> dict[str, Any]:
+    """Read a local checkpoint with ``weights_only=True``.
+
+    Args:
+        path: The .ckpt file.
+        stage: Name of the stage that the checkpoint must belong to; None accepts any.
+        map_location: As in ``torch.load``.
+
+    Raises:
+        CheckpointError: A URL, a missing, damaged or unsafe file, or the checkpoint of another stage.
+    """
+    if re.match(r"\w+://", str(path)):
+        raise CheckpointError(f"{path}: checkpoints are read from local files only; download it first")
+    if not Path(path).is_file():
+        raise CheckpointError(f"{path}: no such checkpoint file")
+    try:
+        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+    except (OSError, EOFError, KeyError, RuntimeError, ValueError, UnpicklingError) as error:
+        raise CheckpointError(f"{path}: not a readable checkpoint ({_reason(error)})") from error
+    _check(checkpoint, path, stage)
+    return dict(checkpoint)
+
+
+def _reason(error: Exception) -> str:
+    """Return the first sentence of torch's message; the rest advises unsafe loading."""
+    if isinstance(error, UnpicklingError) and "weights_only" in str(error).lower():
+        return "it holds more than tensors and plain values, or is not a checkpoint at all"
+    return "the file is truncated, empty or not a checkpoint"
+
+
+def _check(checkpoint: Any, path: str | Path, stage: str | None) -> None:
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise CheckpointError(f"{path}: holds no training state; pass it as --model.init_from if it holds weights")
+    if checkpoint.get("format", FORMAT) > FORMAT:
+        raise CheckpointError(f"{path}: format {checkpoint['format']} is newer than {FORMAT}; update lightning_mav")
+    found = checkpoint.get("stage")
+    if stage and found and found != stage:
+        raise CheckpointError(f"{path}: is a checkpoint of stage {found}, expected {stage}")
+
+
+class SafeCheckpointIO(CheckpointIO):
+    """What Lightning saves and loads with: atomic, local, ``weights_only`` and stamped with the stage's name."""
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Write ``checkpoint`` to ``path``, whole or not at all."""
+        write_checkpoint({**checkpoint, "stage": self.stage}, path)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read a checkpoint of this stage; ``weights_only`` is always true, whatever is asked for."""
+        return read_checkpoint(path, self.stage, map_location)
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Remove one checkpoint file."""
+        Path(path).unlink(missing_ok=True)

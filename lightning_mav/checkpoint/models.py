@@ -1,0 +1,108 @@
+"""Saving, loading and handing over models: a folder of config.json and model.safetensors, or a run's checkpoint."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from lightning_mav.checkpoint.config import from_plain, to_plain
+from lightning_mav.checkpoint.ema import averaged_state
+from lightning_mav.checkpoint.io import FORMAT, read_checkpoint, write_atomically
+from lightning_mav.checkpoint.resolve import resolve_model
+from lightning_mav.errors import CheckpointError
+from lightning_mav.models import MODELS
+from lightning_mav.networks.pseudo3d import is_temporal
+
+
+def describe(model: nn.Module) -> dict[str, Any]:
+    """Return name, format version and configuration of a model as plain containers."""
+    return {"model": model.name, "format": FORMAT, "config": to_plain(model.config)}
+
+
+def save_model(model: nn.Module, folder: str | Path) -> None:
+    """Write a model folder: model.safetensors, then config.json, each whole or not at all."""
+    folder = Path(folder)
+    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    write_atomically(folder / "model.safetensors", lambda file: file.write(save(state)))
+    write_atomically(folder / "config.json", lambda file: file.write(json.dumps(describe(model), indent=2).encode()))
+
+
+def load_model(path: str | Path, expected: str | None = None) -> nn.Module:
+    """Load a model in evaluation mode, with averaged weights where a checkpoint holds them.
+
+    Args:
+        path: A run folder, a .ckpt file or a model folder.
+        expected: Name of the model that is wanted, for example "prior"; None accepts any.
+
+    Raises:
+        CheckpointError: Nothing there, damaged, or another model.
+    """
+    description, state = read_model(path, expected)
+    model_class = MODELS[description["model"]]
+    model: nn.Module = model_class(from_plain(model_class.config_class, description["config"]))
+    _load_strictly(model, state, path)
+    return model.eval().requires_grad_(False)
+
+
+def read_model(path: str | Path, expected: str | None = None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return a model's description and its weights, without building it."""
+    found = resolve_model(path)
+    if found.kind == "pipeline":
+        raise CheckpointError(f"{path}: is a folder of several models; name one of them, for example {path}/decoder")
+    description, state = (_from_checkpoint if found.kind == "checkpoint" else _from_folder)(found.path)
+    name = description["model"]
+    if name not in MODELS or (expected and name != expected):
+        raise CheckpointError(f"{found.path}: holds the model {name}, expected {expected or ' or '.join(MODELS)}")
+    return description, state
+
+
+def hand_over(path: str | Path, model: nn.Module) -> list[str]:
+    """Start ``model`` from the weights at ``path`` and return the names of parameters that keep their fresh values.
+
+    Those may only be temporal ones, fps ones and extra input channels: a 2D network inflated to space and time starts
+    as exactly that network on each frame (paper section 3.2).
+
+    Raises:
+        CheckpointError: A weight does not fit, is unknown, or one that is no temporal one is missing.
+    """
+    _, state = read_model(path)
+    own = {key: value.shape for key, value in model.state_dict().items()}
+    wrong = [f"{k} {tuple(v.shape)} for {tuple(own[k])}" for k, v in state.items() if k in own and v.shape != own[k]]
+    unknown = [key for key in state if key not in own]
+    missing = [key for key in own if key not in state]
+    needed = [key for key in missing if not is_temporal(key.removeprefix("network."))]
+    for problem, keys in (("sizes differ", wrong), ("unknown weights", unknown), ("missing weights", needed)):
+        if keys:
+            raise CheckpointError(
+                f"{path}: does not fit this {model.name}: {problem}: {', '.join(keys[:3])} ({len(keys)} in all); "
+                "give init_from a model of the same network"
+            )
+    model.load_state_dict(state, strict=False)
+    return missing
+
+
+def _load_strictly(model: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip()
+        raise CheckpointError(f"{path}: weights do not match their configuration: {first}") from error
+
+
+def _from_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        description = json.loads((folder / "config.json").read_text())
+        description["model"], description["config"]
+        return description, load_file(folder / "model.safetensors")
+    except (ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
+        raise CheckpointError(f"{folder}: not a readable model folder ({error}); export it again") from error
+
+
+def _from_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    checkpoint = read_checkpoint(path)
+    if "model" not in checkpoint:
+        raise CheckpointError(f"{path}: was not written by one of this project's stages")
+    return checkpoint["model"], averaged_state(checkpoint["state_dict"])

@@ -1,0 +1,136 @@
+"""The run folder: one place for config, checkpoints, logs and samples, and what may change between two of its runs."""
+
+import fcntl
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lightning_mav.checkpoint.io import TEMPORARY_PREFIX
+from lightning_mav.checkpoint.resolve import newest_checkpoint
+from lightning_mav.errors import CheckpointError, ConfigError, MachineError
+
+# The other arguments of the Trainer are length, logging and hardware, which may change.
+FIXED_TRAINER_KEYS = ("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm")
+FREE_DATA_KEYS = ("num_workers",)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder that ``--run`` names.
+
+    Attributes:
+        path: The folder; holds config.yaml, checkpoints/, logs/ and samples/.
+    """
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of step=NNNNNN.ckpt files and last.ckpt."""
+        return self.path / "checkpoints"
+
+    @property
+    def config(self) -> Path:
+        """The configuration of the run, as it was last started."""
+        return self.path / "config.yaml"
+
+    def newest(self) -> Path | None:
+        """Return the newest checkpoint, None in a fresh folder."""
+        return newest_checkpoint(self.path)
+
+    def newest_or_fail(self) -> Path:
+        """Return the newest checkpoint.
+
+        Raises:
+            CheckpointError: There is none.
+        """
+        if newest := self.newest():
+            return newest
+        raise CheckpointError(f"{self.path}: holds no checkpoint; train it with fit --run {self.path} first")
+
+    def prepare(self) -> None:
+        """Create the folder and prove that it can be written; remove what a killed run left half written.
+
+        Raises:
+            MachineError: Nothing can be written there.
+        """
+        try:
+            for folder in (self.checkpoints, self.path / "samples"):
+                folder.mkdir(parents=True, exist_ok=True)
+                tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise MachineError(
+                f"{self.path}: cannot write to the run folder ({error}); choose another --run"
+            ) from error
+        for leftover in self.checkpoints.glob(f"{TEMPORARY_PREFIX}*"):
+            leftover.unlink()
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder, so that a second run cannot write into it; the lock of a dead process is free again.
+
+        Raises:
+            MachineError: Another process trains in this folder.
+        """
+        with (self.path / ".lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                file.seek(0)
+                owner = file.read().strip() or "another process"
+                raise MachineError(f"{self.path}: in use by {owner}; wait for it or choose another --run") from error
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+            yield
+
+    def check_unchanged(self, config: dict[str, Any]) -> None:
+        """Compare ``config`` with the run's own.
+
+        Raises:
+            ConfigError: A hyper-parameter differs; the message shows each as "key: old -> new".
+        """
+        if not self.config.is_file():
+            return
+        changes = differences(yaml.safe_load(self.config.read_text()), config)
+        if changes:
+            raise ConfigError(
+                f"{self.path} was trained with other settings: {', '.join(changes)}; "
+                f"start a new run with --model.init_from {self.path}"
+            )
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Return "key: old -> new" for every hyper-parameter in which two run configurations differ."""
+    before, after = hyperparameters(old), hyperparameters(new)
+    keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+    return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in keys]
+
+
+def hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
+    """Return, flat, the settings that determine what a run computes."""
+    trainer = config.get("trainer") or {}
+    fixed = {
+        "seed_everything": config.get("seed_everything"),
+        "trainer": {key: trainer.get(key) for key in FIXED_TRAINER_KEYS},
+        "model": config.get("model"),
+        "data": config.get("data"),
+    }
+    free = {f"data.{key}" for key in FREE_DATA_KEYS}
+    return {key: value for key, value in _flat(fixed).items() if key not in free}
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return {"model.lr": ...} for {"model": {"init_args": {"lr": ...}}}."""
+    leaves: dict[str, Any] = {}
+    for name, value in tree.items():
+        key = prefix if name == "init_args" else f"{prefix}.{name}".lstrip(".")
+        leaves |= _flat(value, key) if isinstance(value, dict) else {key: value}
+    return leaves

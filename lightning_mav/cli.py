@@ -1,0 +1,180 @@
+"""The training command line: LightningCLI with a run folder, exact resume and errors of one line."""
+
+import logging
+import warnings
+from argparse import ArgumentError
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning_utilities.core.rank_zero import rank_zero_only
+
+from lightning_mav.checkpoint.io import SafeCheckpointIO, write_atomically
+from lightning_mav.checkpoint.resolve import step_of
+from lightning_mav.checkpoint.resume import RunFolder
+from lightning_mav.checkpoint.saving import RunCheckpoint
+from lightning_mav.errors import ConfigError, MachineError
+from lightning_mav.messages import explain, option_names
+from lightning_mav.stages.base import Stage, StageDataModule
+
+SAVED_SECTIONS = ("seed_everything", "checkpoint_every", "trainer", "model", "data")
+
+
+class NothingToDo(Exception):
+    """The run has already reached its last step."""
+
+
+class RunConfig(SaveConfigCallback):
+    """Writes config.yaml into the run folder: the sections that every training command accepts."""
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Save the configuration of ``fit``; the other commands leave the run's as it is."""
+        if stage == "fit":
+            config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+            sections = yaml.safe_dump({key: config[key] for key in SAVED_SECTIONS}, sort_keys=False)
+            path = RunFolder(Path(trainer.default_root_dir)).config
+            write_atomically(path, lambda file: file.write(sections.encode()))
+
+
+class MavCLI(LightningCLI):
+    """LightningCLI whose runs live in the folder that ``--run`` names."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        with ExitStack() as self._held:
+            super().__init__(**kwargs)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what belongs to the run and not to the model, the data or the trainer."""
+        parser.add_argument(
+            "--run",
+            type=str | None,
+            default=None,
+            help="Folder of this run: config.yaml, checkpoints/, logs/, samples/. If it holds a checkpoint, fit resumes"
+            " exactly and the other commands load it; without --config they all read the run's own.",
+        )
+        parser.add_argument("--checkpoint_every", type=int, default=1000, help="Optimiser steps between checkpoints.")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse; an error becomes one line that names the key."""
+        try:
+            super().parse_arguments(parser, with_config_of_run(args))
+        except ArgumentError as error:
+            raise ConfigError(explain(str(error), option_names(self._subcommand_parsers["fit"]))) from error
+
+    def _parse_ckpt_path(self) -> None:
+        """Do nothing: Lightning would let the checkpoint's hyper-parameters override the command line."""
+
+    def before_instantiate_classes(self) -> None:
+        """Prepare the run folder and find the checkpoint to start from."""
+        config = self.config[self.subcommand]
+        config.weights_only = True
+        self.run_folder = RunFolder(Path(config.run)) if config.run else None
+        if self.subcommand == "fit":
+            self._begin_fit(config)
+        elif self.run_folder and not config.ckpt_path:
+            config.ckpt_path = str(self.run_folder.newest_or_fail())
+
+    def _begin_fit(self, config: Namespace) -> None:
+        if not self.run_folder:
+            raise ConfigError("run: fit needs a folder for its checkpoints and logs; add --run runs/NAME")
+        if config.checkpoint_every < 1:
+            raise ConfigError(f"checkpoint_every: expected at least 1 step, got {config.checkpoint_every}")
+        if newest := self.run_folder.newest():
+            self._resume(config, self.run_folder, newest)
+        self._occupy(self.run_folder)
+
+    def _resume(self, config: Namespace, run: RunFolder, newest: Path) -> None:
+        self._dump_config()
+        run.check_unchanged(self.config_dump)
+        step, last = step_of(newest.resolve()), config.trainer.max_steps
+        if 0 <= last <= step:
+            raise NothingToDo(f"nothing to do: step {step} >= {last} in {run.path}")
+        config.ckpt_path = str(newest)
+        say(f"resuming {run.path} at step {step}")
+
+    @rank_zero_only
+    def _occupy(self, run: RunFolder) -> None:
+        run.prepare()
+        self._held.enter_context(run.lock())
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer with what every run has, whatever the configuration lists."""
+        config = self._get(self.config_init, "trainer")
+        settings: dict[str, Any] = {
+            "use_distributed_sampler": False,  # our samplers know their rank
+            "plugins": [*_as_list(config.get("plugins")), SafeCheckpointIO(type(self.model).__name__)],
+            **kwargs,
+        }
+        if self.run_folder:
+            settings |= self._run_settings(self.run_folder, config)
+        try:
+            return super().instantiate_trainer(**settings)
+        except MisconfigurationException as error:
+            lacking = any(word in str(error).lower() for word in ("accelerator", "backend", "device", "gpu"))
+            raise (MachineError if lacking else ConfigError)(f"trainer: {error}") from error
+
+    def _run_settings(self, run: RunFolder, config: Namespace) -> dict[str, Any]:
+        """Return the trainer arguments that keep logs, samples and checkpoints in the run folder."""
+        settings: dict[str, Any] = {"default_root_dir": str(run.path)}
+        if config.get("logger") in (None, True):
+            settings["logger"] = TensorBoardLogger(run.path, name="", version="logs")
+        if self.subcommand == "fit" and not config.get("fast_dev_run"):
+            checkpoint = RunCheckpoint(run.checkpoints, self._get(self.config_init, "checkpoint_every"))
+            settings["callbacks"] = [*_as_list(config.get("callbacks")), checkpoint]
+        return settings
+
+
+def with_config_of_run(args: list[str]) -> list[str]:
+    """Insert ``--config DIR/config.yaml`` when ``--run DIR`` stands without a configuration and has its own."""
+    words = [word.split("=")[0] for word in args]
+    if "--run" not in words or "--config" in words or "-c" in words:
+        return args
+    place = words.index("--run")
+    folder = args[place].partition("=")[2] or args[min(place + 1, len(args) - 1)]
+    config = RunFolder(Path(folder)).config
+    return [args[0], "--config", str(config), *args[1:]] if config.is_file() else args
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list) else [value] if value else []
+
+
+@rank_zero_only
+def say(line: str) -> None:
+    """Print one line that the user should see."""
+    print(line, flush=True)
+
+
+def silence() -> None:
+    """Drop the messages of Lightning that advertise, or that are not true for stateless data."""
+    warnings.filterwarnings("ignore", ".*your dataloader is not resumable")  # the position is derived from the step
+    warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")  # inside Lightning
+    logging.getLogger("lightning.pytorch.trainer.connectors.checkpoint_connector").setLevel(logging.WARNING)
+    tips = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    tips.addFilter(lambda record: "Tip:" not in record.getMessage())
+
+
+def main(args: list[str]) -> None:
+    """Run ``fit``, ``validate``, ``test`` or ``predict`` with the command line ``args``."""
+    silence()
+    try:
+        MavCLI(
+            model_class=Stage,
+            datamodule_class=StageDataModule,
+            save_config_callback=RunConfig,
+            save_config_kwargs={"save_to_log_dir": False},
+            seed_everything_default=0,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            parser_kwargs={"exit_on_error": False},
+            args=args,
+        )
+    except NothingToDo as finished:
+        say(str(finished))

@@ -1,0 +1,1 @@
+"""The verbs that are plain functions, one thin file each."""
