@@ -1,4 +1,4 @@
-"""Which files a user's ``source`` names: a folder searched through, or a csv or jsonl list; and their train/val split."""
+"""Which files a user's ``source`` names: a folder, or a csv or jsonl list; and their train/val split."""
 
 import csv
 import json

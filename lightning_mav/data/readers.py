@@ -6,6 +6,7 @@ reader belongs to the process that opened it, so sources open theirs inside the 
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,6 +18,8 @@ from torch import Tensor
 
 from lightning_mav.data.listing import require_regular_file
 from lightning_mav.errors import DataError
+
+SEEK_BEYOND = 2000  # frames; nearer ones are reached by decoding, as pictures after a seek can be wrong
 
 
 class VideoReader(Protocol):
@@ -72,30 +75,48 @@ def largest_stream(path: str) -> Stream:
 
 
 class DecordReader:
-    """A file read with decord."""
+    """A file read with decord by decoding forwards from its start, as after a seek or a skip it can show wrong frames.
+
+    Long files, which need to be sought in, it leaves to the next reader.
+    """
 
     def __init__(self, path: str, stream: Stream) -> None:
         import decord
 
         decord.logging.set_level(decord.logging.QUIET)
         self.name = path
-        self._error = decord.DECORDError
+        self._decord = decord
         try:
-            self._video = decord.VideoReader(path, num_threads=1)
-            shape = self._video[0].shape
+            self._rewind()
+            height, width, _ = self._next().shape
         except (decord.DECORDError, RuntimeError) as error:
             raise DataError(f"{path}: decord cannot open it") from error
-        if {shape[0], shape[1]} != {stream.width, stream.height}:
-            raise DataError(f"{path}: decord chose another stream")
         self.timestamps = self._times()
+        if {height, width} != {stream.width, stream.height}:
+            raise DataError(f"{path}: decord chose another stream")
+        if len(self.timestamps) > SEEK_BEYOND:
+            raise DataError(f"{path}: too long to decode from its start")
         _require_whole(path, len(self.timestamps), stream)
 
     def frames(self, indices: NDArray[np.int64]) -> Tensor:
         """Return uint8 frames (n, H, W, 3)."""
+        if indices[0] < self._position:
+            self._rewind()
+        wanted = {int(index) for index in indices}
         try:
-            return torch.from_numpy(self._video.get_batch(indices).asnumpy())
-        except self._error as error:
+            places = range(self._position, int(indices[-1]) + 1)
+            decoded = ((place, self._next()) for place in places)
+            return _stack([frame.asnumpy() for place, frame in decoded if place in wanted], self.name)
+        except (self._decord.DECORDError, RuntimeError) as error:
             raise _damaged(self.name) from error
+
+    def _rewind(self) -> None:
+        self._video = self._decord.VideoReader(self.name, num_threads=1)
+        self._position = 0
+
+    def _next(self) -> Any:
+        self._position += 1
+        return self._video.next()
 
     def _times(self) -> NDArray[np.float64]:
         num = len(self._video)
@@ -105,7 +126,7 @@ class DecordReader:
 
 
 class PyAVReader:
-    """A file read with PyAV."""
+    """A file read with PyAV, opened anew for each window."""
 
     def __init__(self, path: str, stream: Stream) -> None:
         self.name, self._number = path, stream.number
@@ -121,28 +142,35 @@ class PyAVReader:
 
     def frames(self, indices: NDArray[np.int64]) -> Tensor:
         """Return uint8 frames (n, H, W, 3)."""
-        wanted = {int(index) for index in indices}
+        first, wanted = int(indices[0]), {int(index) for index in indices}
+        if first > SEEK_BEYOND:
+            with suppress(DataError):  # some files decode only from their start
+                return self._collect(wanted, first)
+        return self._collect(wanted, 0)
+
+    def _collect(self, wanted: set[int], seek: int) -> Tensor:
         found: list[NDArray[np.uint8]] = []
-        for index, frame in self._decode(int(indices[0])):
+        for index, frame in self._decode(seek):
             if index in wanted:
                 found.append(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))
             if len(found) == len(wanted):
                 return _stack(found, self.name)
         raise _damaged(self.name)
 
-    def _decode(self, first: int) -> Iterator[tuple[int, Any]]:
-        """Yield (index, frame) from the key frame before ``first`` on.
+    def _decode(self, seek: int) -> Iterator[tuple[int, Any]]:
+        """Yield (index, frame), from the key frame before ``seek`` on.
 
         The first frame is placed by its timestamp and the others counted, as timestamps of single frames can be wrong.
         """
         with _opened(self.name) as container:
             stream = container.streams.video[self._number]
             stream.codec_context.thread_count = 1
-            if first:
-                container.seek(int(self._pts[first]), stream=stream)
+            stream.codec_context.options = {"err_detect": "explode"}  # an error rather than a made-up picture
+            if seek:
+                container.seek(int(self._pts[seek]), stream=stream)
             index = -1
             for frame in container.decode(stream):
-                index = index + 1 if index >= 0 else int(np.searchsorted(self._pts, frame.pts or 0))
+                index = int(np.searchsorted(self._pts, frame.pts)) if seek and index < 0 else index + 1
                 yield index, frame
 
 
@@ -174,9 +202,7 @@ def _stack(frames: list[NDArray[np.uint8]], path: str) -> Tensor:
 
 def _require_whole(path: str, num_frames: int, stream: Stream) -> None:
     if num_frames < 0.9 * stream.frames or num_frames == 0:
-        raise DataError(
-            f"{path}: {num_frames} of {stream.frames} declared frames are there; fetch it again or remove it"
-        )
+        raise DataError(f"{path}: holds {num_frames} of its {stream.frames} frames; fetch it again or remove it")
 
 
 def _damaged(path: str) -> DataError:
