@@ -1,0 +1,1 @@
+"""Architectures alone, in pure torch: no noise schedule, no training."""

@@ -1,0 +1,273 @@
+"""What every stage and its data have in common: the step, keyed noise, the averaged weights, the order of samples."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from lightning_mav.checkpoint.ema import Ema
+from lightning_mav.checkpoint.models import describe, hand_over
+from lightning_mav.data.order import EndlessBatches, FixedBatches
+from lightning_mav.diffusion.noise import NoiseStream, keyed_noise
+from lightning_mav.errors import ConfigError
+from lightning_mav.networks.pseudo3d import is_dirac, is_temporal
+from lightning_mav.seeding import generator
+
+Batch = dict[str, Any]
+TIMESTEP_BINS = 5
+
+
+class Stage(LightningModule):
+    """Trains one model; a subclass says which, and how a batch becomes its condition.
+
+    Args:
+        model: What is trained.
+        lr: Peak learning rate of AdamW.
+        weight_decay: Of matrices and spatial kernels; biases, norms and the temporal Dirac kernels have none.
+        beta2: Decay of AdamW's second moment.
+        warmup_steps: Optimiser steps over which the learning rate rises to ``lr``.
+        schedule_steps: Optimiser step at which the learning rate reaches zero; None keeps it constant. It is the
+            schedule's own length, so that a longer ``max_steps`` does not change a resumed run.
+        decay_steps: Length of the linear fall to zero before ``schedule_steps``.
+        ema_decay: Limit of the decay of the averaged weights.
+        trainable: ``temporal`` trains only what a 2D checkpoint lacks; the paper fine-tunes ``all``.
+        init_from: Run folder, checkpoint or model folder whose weights training starts from; a 2D network inflates.
+        seed: Of timesteps, noise and dropped conditions.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        lr: float = 1.2e-4,
+        weight_decay: float = 0.0,
+        beta2: float = 0.999,
+        warmup_steps: int = 0,
+        schedule_steps: int | None = None,
+        decay_steps: int = 0,
+        ema_decay: float = 0.9999,
+        trainable: Literal["all", "temporal"] = "all",
+        init_from: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.lr, self.weight_decay, self.beta2 = lr, weight_decay, beta2
+        self.warmup_steps, self.schedule_steps, self.decay_steps = warmup_steps, schedule_steps, decay_steps
+        self.seed = seed
+        self.model = model
+        if init_from:
+            hand_over(init_from, model)
+        if trainable == "temporal":
+            train_temporal_only(model)
+        self.ema = Ema(model, ema_decay)
+
+    # what a subclass fills in
+
+    def condition(self, batch: Batch) -> Batch:
+        """Complete a batch with what the model's loss needs; the default adds nothing."""
+        return batch
+
+    def clean(self, batch: Batch) -> Tensor:
+        """Return the data that noise is added to, (B, ...)."""
+        video: Tensor = batch["video"]
+        return video
+
+    def samples(self, batch: Batch, noise: NoiseStream) -> Tensor:
+        """Return what the model makes of a batch's condition."""
+        raise NotImplementedError
+
+    def quality(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the stage's own measures of quality on one held-out batch, each a mean over the batch."""
+        raise NotImplementedError
+
+    # training
+
+    def losses(self, batch: Batch, timesteps: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the loss of each sample; timestep and noise are functions of (seed, index, position)."""
+        keys = self.keys(batch)
+        if timesteps is None:
+            density, steps = self.model.objective.density, self.model.objective.num_timesteps
+            timesteps = torch.tensor([density.draw(steps, generator("timestep", *key)) for key in keys])
+        batch = self.condition(batch | {"dropped": self._dropped(keys)})
+        clean = self.clean(batch)
+        noise = keyed_noise([("noise", *key) for key in keys], clean.shape[1:]).to(clean)
+        losses: dict[str, Tensor] = self.model.loss(batch, noise, timesteps.to(self.device))
+        return losses
+
+    def keys(self, batch: Batch) -> list[tuple[int, int, int]]:
+        """Return what names each sample of a batch: (seed, index, position in the run)."""
+        pairs = zip(batch["index"].tolist(), batch["position"].tolist(), strict=True)
+        return [(self.seed, index, position) for index, position in pairs]
+
+    def _dropped(self, keys: list[tuple[int, int, int]]) -> Tensor:
+        """Say which training samples lose their condition, for classifier-free guidance."""
+        share = self.model.config.condition_dropout if self.training and hasattr(self.model, "config") else 0.0
+        draws = [float(torch.rand((), generator=generator("drop", *key))) for key in keys]
+        return torch.tensor([draw < share for draw in draws], device=self.device)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the mean loss of a batch."""
+        losses = {name: value.mean() for name, value in self.losses(batch).items()}
+        self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()}, batch_size=_size(batch))
+        self.log("loss", losses["loss"].detach(), prog_bar=True, logger=False, batch_size=_size(batch))
+        return losses["loss"]
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step, then let the averaged weights follow; once per step also under gradient accumulation."""
+        super().optimizer_step(*args, **kwargs)
+        self.ema.update(self.model)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Return AdamW with the learning-rate schedule."""
+        optimizer = torch.optim.AdamW(
+            decay_groups(self.model, self.weight_decay), lr=self.lr, betas=(0.9, self.beta2), fused=True
+        )
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.lr_factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def lr_factor(self, step: int) -> float:
+        """Return the learning rate at ``step`` as a share of its peak."""
+        rise = (step + 1) / (self.warmup_steps + 1)
+        left = 1.0
+        if self.schedule_steps is not None:
+            left = (self.schedule_steps - step) / max(self.decay_steps, 1)
+        return max(0.0, min(1.0, rise, left))
+
+    # judging
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Log the loss with averaged weights, in all and per range of timesteps."""
+        steps = self.model.objective.num_timesteps
+        for i in range(TIMESTEP_BINS):
+            start, end = steps * i // TIMESTEP_BINS, steps * (i + 1) // TIMESTEP_BINS
+            with self.averaged():
+                losses = self.losses(batch, torch.full((_size(batch),), (start + end) // 2))
+            loss = losses["loss"].mean()
+            self.log(f"val/loss_t{start:03d}-{end:03d}", loss, batch_size=_size(batch), sync_dist=True)
+            self.log("val/loss", loss, prog_bar=True, batch_size=_size(batch), sync_dist=True)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Log the stage's own measures of quality, with averaged weights."""
+        with self.averaged():
+            measures = self.quality(self.condition(batch | {"dropped": self._dropped(self.keys(batch))}))
+        self.log_dict({f"test/{k}": v for k, v in measures.items()}, batch_size=_size(batch), sync_dist=True)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return samples for a batch, with averaged weights."""
+        with self.averaged():
+            batch = self.condition(batch | {"dropped": self._dropped(self.keys(batch))})
+            return self.samples(batch, self.noise(batch))
+
+    def noise(self, batch: Batch) -> NoiseStream:
+        """Return the noise of generated samples, a function of (seed, index)."""
+        return NoiseStream.keyed([("sample", self.seed, index) for index in batch["index"].tolist()])
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Compute with the averaged weights inside the ``with`` block."""
+        with self.ema.applied(self.model):
+            yield
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put the model's name and configuration into the checkpoint."""
+        checkpoint["model"] = describe(self.model)
+
+
+class StageDataModule(LightningDataModule):
+    """The data of a stage; a subclass builds the data set.
+
+    Args:
+        source: "moving_shapes", or a folder or a csv or jsonl list of the user's own files.
+        size: Height and width of samples in pixels.
+        batch_size: Samples per device and step.
+        num_workers: Processes that read samples; 0 reads in the training process.
+        val_source: Where held-out samples come from; None holds back a small part of ``source``.
+        val_samples: At most this many held-out samples are used.
+        seed: Of order, augmentation and frame rates.
+    """
+
+    def __init__(
+        self,
+        source: str = "moving_shapes",
+        size: int = 64,
+        batch_size: int = 8,
+        num_workers: int = 0,
+        val_source: str | None = None,
+        val_samples: int = 64,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1 or num_workers < 0:
+            raise ConfigError(
+                f"data.batch_size {batch_size} must be at least 1, data.num_workers {num_workers} at least 0"
+            )
+        self.source, self.size, self.batch_size, self.num_workers = source, size, batch_size, num_workers
+        self.val_source, self.val_samples, self.seed = val_source, val_samples, seed
+
+    def dataset(self, split: Literal["train", "val"]) -> Dataset[dict[str, Any]]:
+        """Return the data set of a split, read by (index, position) pairs."""
+        raise NotImplementedError
+
+    def source_of(self, split: Literal["train", "val"]) -> tuple[str, Literal["train", "val"]]:
+        """Return source and split to open for ``split``: a ``val_source`` is used whole."""
+        if split == "val" and self.val_source:
+            return self.val_source, "train"
+        return self.source, split
+
+    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Return endless batches from the first sample the run has not consumed."""
+        dataset, trainer = self.dataset("train"), self.trainer
+        assert trainer is not None
+        consumed = trainer.global_step * trainer.accumulate_grad_batches * self.batch_size * trainer.world_size
+        batches = EndlessBatches(
+            len(dataset),
+            self.batch_size,
+            self.seed,
+            consumed,
+            trainer.global_rank,
+            trainer.world_size,  # type: ignore[arg-type]
+        )
+        return self._loader(dataset, batches)
+
+    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Return the held-out samples, the same at every call."""
+        dataset = self.dataset("val")
+        return self._loader(dataset, FixedBatches(min(self.val_samples, len(dataset)), self.batch_size))  # type: ignore[arg-type]
+
+    test_dataloader = val_dataloader
+    predict_dataloader = val_dataloader
+
+    def _loader(self, dataset: Dataset[dict[str, Any]], batches: Any) -> DataLoader[dict[str, Any]]:
+        workers: dict[str, Any] = {"num_workers": self.num_workers, "pin_memory": torch.cuda.is_available()}
+        if self.num_workers:
+            workers |= {"multiprocessing_context": "spawn", "timeout": 300, "persistent_workers": True}
+        return DataLoader(dataset, batch_sampler=batches, **workers)
+
+
+def train_temporal_only(model: nn.Module) -> None:
+    """Freeze everything that a 2D checkpoint holds.
+
+    Raises:
+        ConfigError: The network has no temporal layers.
+    """
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(is_temporal(name.removeprefix("network.")))
+    if not any(p.requires_grad for p in model.parameters()):
+        raise ConfigError("model.trainable: temporal, but the network has no temporal layers; set network.temporal")
+
+
+def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Split the trainable parameters into those with weight decay and those without."""
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    decayed = [p for name, p in trained if p.ndim > 1 and not is_dirac(name)]
+    kept = [p for name, p in trained if p.ndim <= 1 or is_dirac(name)]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def _size(batch: Batch) -> int:
+    return len(batch["index"])

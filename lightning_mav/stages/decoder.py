@@ -1,0 +1,110 @@
+"""Training of the decoder: on images without text, then inflated, on unlabelled video (paper sections 3.1 to 3.3)."""
+
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as fn
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from lightning_mav.data.fps import FpsDistribution
+from lightning_mav.data.images import ImageDataset, open_images
+from lightning_mav.data.videos import VideoDataset, open_videos
+from lightning_mav.diffusion.noise import NoiseStream
+from lightning_mav.models.decoder import Decoder, DecoderConfig
+from lightning_mav.networks.encoders import load_clip
+from lightning_mav.seeding import generator
+from lightning_mav.stages.base import Batch, Stage, StageDataModule
+
+
+class DecoderStage(Stage):
+    """D on images, D^t on videos; the network's ``temporal`` setting decides which.
+
+    Args:
+        config: The decoder.
+        options: What every stage has: lr, init_from, trainable and so on.
+    """
+
+    model: Decoder
+
+    def __init__(self, config: DecoderConfig, **options: Any) -> None:
+        super().__init__(Decoder(config), **options)
+
+    def condition(self, batch: Batch) -> Batch:
+        """Drop the frame rate of images, which are videos of one frame."""
+        return batch if self.model.makes_videos else {k: v for k, v in batch.items() if k != "fps"}
+
+    def samples(self, batch: Batch, noise: NoiseStream) -> Tensor:
+        """Return frames made from the batch's image embeddings, (B, 3, F, H, W)."""
+        return self.model.sample(batch["image_embedding"], noise, batch.get("fps"), batch["video"].shape[2])
+
+    def quality(self, batch: Batch) -> dict[str, Tensor]:
+        """Compare samples with the held-out batch whose embeddings they were made from."""
+        video = self.samples(batch, self.noise(batch))
+        embedding = self.trainer.datamodule.clip.encode_image(video[:, :, video.shape[2] // 2])  # type: ignore[attr-defined]
+        measures = {"image_cosine": fn.cosine_similarity(embedding, batch["image_embedding"].to(embedding)).mean()}
+        if video.shape[2] > 1:
+            measures["frame_difference_over_real"] = frame_difference(video) / frame_difference(batch["video"])
+        return measures
+
+
+class DecoderDataModule(StageDataModule):
+    """Images (frames = 1) or videos, with the CLIP embedding of one frame.
+
+    Args:
+        clip: The frozen CLIP, see ``networks.encoders.load_clip``.
+        frames: Frames of a sample; 1 reads images.
+        fps: A fixed frame rate, or the distribution to draw it from.
+        embedding_frame: Whose embedding is the condition: the first frame (the paper's loss) or a random one.
+        augment: None, or random crops, or random crops and flips.
+        options: What every data module has: source, size, batch_size and so on.
+    """
+
+    def __init__(
+        self,
+        clip: str,
+        frames: int = 16,
+        fps: FpsDistribution | float = FpsDistribution(),  # noqa: B008 - frozen
+        embedding_frame: Literal["first", "random"] = "first",
+        augment: Literal["none", "crop", "crop+flip"] = "none",
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.clip_source, self.frames, self.fps = clip, frames, fps
+        self.embedding_frame, self.augment = embedding_frame, augment
+
+    def setup(self, stage: str) -> None:
+        """Load the frozen CLIP; it stays outside every module, so no checkpoint holds it."""
+        self.clip = load_clip(self.clip_source)
+
+    def dataset(self, split: Literal["train", "val"]) -> Dataset[dict[str, Any]]:
+        """Return images or videos."""
+        source, part = self.source_of(split)
+        if self.frames == 1:
+            return ImageDataset(open_images(source, part, self.size), self.size, self.seed, self.augment)
+        fps = replace(self.fps, curriculum_samples=0) if split == "val" and _is_drawn(self.fps) else self.fps  # type: ignore[type-var]
+        return VideoDataset(open_videos(source, part, self.size), self.size, self.frames, fps, self.seed, self.augment)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Add the image embedding; an image becomes a video of one frame."""
+        if "image" in batch:
+            batch = batch | {"video": batch["image"].unsqueeze(2)}
+        return batch | {"image_embedding": self.clip.encode_image(self._embedded_frame(batch))}
+
+    def _embedded_frame(self, batch: Batch) -> Tensor:
+        video: Tensor = batch["video"]
+        if self.embedding_frame == "first":
+            return video[:, :, 0]
+        keys = zip(batch["index"].tolist(), batch["position"].tolist(), strict=True)
+        frames = [torch.randint(video.shape[2], (), generator=generator("frame", self.seed, *key)) for key in keys]
+        return torch.stack([one[:, int(frame)] for one, frame in zip(video, frames, strict=True)])
+
+
+def frame_difference(video: Tensor) -> Tensor:
+    """Return the mean absolute difference of neighbouring frames of (B, C, F, H, W)."""
+    return (video[:, :, 1:] - video[:, :, :-1]).abs().mean()
+
+
+def _is_drawn(fps: FpsDistribution | float) -> bool:
+    return isinstance(fps, FpsDistribution)

@@ -1,0 +1,82 @@
+"""Training of the interpolation network, from the video decoder's weights, on unlabelled video (paper section 3.3)."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as fn
+from torch import Tensor
+
+from lightning_mav.data.fps import FpsDistribution
+from lightning_mav.diffusion.noise import NoiseStream
+from lightning_mav.models.decoder import DecoderConfig
+from lightning_mav.models.interpolation import Interpolation, MaskDistribution, frame_mask
+from lightning_mav.seeding import generator
+from lightning_mav.stages.base import Batch, Stage
+from lightning_mav.stages.decoder import DecoderDataModule
+
+
+class InterpolationStage(Stage):
+    """F: learns to fill in missing frames, for all the tasks that its masks describe.
+
+    Args:
+        config: The video decoder's configuration; the 4 further input channels are added to it.
+        masks: Which frames training gives.
+        options: What every stage has: lr, init_from, trainable and so on.
+    """
+
+    model: Interpolation
+
+    def __init__(self, config: DecoderConfig, masks: MaskDistribution = MaskDistribution(), **options: Any) -> None:  # noqa: B008 - frozen
+        super().__init__(Interpolation(config), **options)
+        self.masks = masks
+
+    def condition(self, batch: Batch) -> Batch:
+        """Add the mask of given frames, a function of (seed, index, position); judging always masks at skip 5."""
+        frames = batch["video"].shape[2]
+        if not self.training:
+            masks = [frame_mask("regular", frames, 5)] * len(batch["index"])
+        else:
+            masks = [self.masks.draw(frames, generator("mask", *key)) for key in self.keys(batch)]
+        return batch | {"frame_mask": torch.stack(masks).to(self.device)}
+
+    def samples(self, batch: Batch, noise: NoiseStream) -> Tensor:
+        """Return the batch's videos with their missing frames filled in."""
+        return self.model.fill(batch["video"], batch["frame_mask"], batch["image_embedding"], batch["fps"], noise)
+
+    def quality(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the PSNR of missing frames in dB, beside that of linear blending."""
+        video, mask = batch["video"], batch["frame_mask"][0]
+        filled = self.samples(batch, self.noise(batch))
+        return {
+            "psnr": psnr(filled[:, :, ~mask], video[:, :, ~mask]),
+            "psnr_linear": psnr(linear_blend(video, 5)[:, :, ~mask], video[:, :, ~mask]),
+        }
+
+
+class InterpolationDataModule(DecoderDataModule):
+    """Unlabelled videos at drawn frame rates, with the CLIP embedding of one frame.
+
+    Args:
+        clip: The frozen CLIP, see ``networks.encoders.load_clip``.
+        fps: A fixed frame rate, or the distribution to draw it from; without a curriculum by default.
+        options: What the decoder's data module has.
+    """
+
+    def __init__(
+        self, clip: str, fps: FpsDistribution | float = FpsDistribution(beta_end=(1, 1)), **options: Any
+    ) -> None:  # noqa: B008 - frozen
+        super().__init__(clip, fps=fps, **options)
+
+
+def linear_blend(video: Tensor, frame_skip: int) -> Tensor:
+    """Return (B, C, F, H, W) rebuilt from every ``frame_skip``-th frame by linear blending; F-1 a multiple of it."""
+    b, c, f, h, w = video.shape
+    given = video[:, :, ::frame_skip].permute(0, 1, 3, 4, 2).reshape(b * c * h, w, -1)
+    blended = fn.interpolate(given, size=f, mode="linear", align_corners=True)
+    return blended.view(b, c, h, w, f).permute(0, 1, 4, 2, 3)
+
+
+def psnr(video: Tensor, reference: Tensor) -> Tensor:
+    """Return the peak signal-to-noise ratio in dB of videos in [-1, 1], averaged over the batch."""
+    error = (video.float() - reference.float()).square().flatten(1).mean(1)
+    return (10 * torch.log10(4 / error.clamp(min=1e-10))).mean()

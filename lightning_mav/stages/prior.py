@@ -1,0 +1,143 @@
+"""Training of the prior P (paper section 3.1): pairs of image and caption, as a frozen CLIP sees them."""
+
+from functools import cached_property
+from itertools import islice
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lightning_mav.checkpoint.clip import load_clip
+from lightning_mav.data.images import open_images
+from lightning_mav.data.order import EndlessBatches
+from lightning_mav.data.transforms import Augmentation
+from lightning_mav.diffusion.noise import NoiseStream
+from lightning_mav.models.prior import Prior, PriorConfig
+from lightning_mav.networks.encoders import TextEncoding
+from lightning_mav.stages.base import Batch, Stage, StageDataModule
+from lightning_mav.stages.clip import CaptionedImages, retrieval
+
+TEXT = ("text_embedding", "text_states", "text_mask")
+
+
+class PriorStage(Stage):
+    """P: text to image embedding. Its batches hold tensors only; the data module runs CLIP.
+
+    Args:
+        config: The prior.
+        options: What every stage has: lr, init_from and so on.
+    """
+
+    model: Prior
+
+    def __init__(self, config: PriorConfig, **options: Any) -> None:
+        super().__init__(Prior(config), **options)
+
+    def on_fit_start(self) -> None:
+        """Take mean and deviation of the embeddings from the data, unless a checkpoint brought them."""
+        if bool((self.model.embedding_std == 1).all()):
+            mean, std = self.trainer.datamodule.statistics(self.device)  # type: ignore[attr-defined]
+            self.model.embedding_mean.copy_(mean)
+            self.model.embedding_std.copy_(std)
+
+    def condition(self, batch: Batch) -> Batch:
+        """Give the samples whose text was dropped the empty text."""
+        dropped = batch["dropped"]
+        chosen = {}
+        for name in TEXT:
+            text, null = batch[name], batch[f"null_{name}"]
+            chosen[name] = torch.where(dropped.view(-1, *[1] * (text.ndim - 1)), null, text)
+        return batch | chosen
+
+    def clean(self, batch: Batch) -> Tensor:
+        """Return the image embeddings (B, D)."""
+        embedding: Tensor = batch["image_embedding"]
+        return embedding
+
+    def samples(self, batch: Batch, noise: NoiseStream) -> Tensor:
+        """Return image embeddings (B, D) drawn for the batch's texts."""
+        text = TextEncoding(*(batch[name] for name in TEXT))
+        return self.model.sample(text, TextEncoding(*(batch[f"null_{name}"] for name in TEXT)), noise)
+
+    def quality(self, batch: Batch) -> dict[str, Tensor]:
+        """Compare drawn embeddings with the true one and with all captions' mean embeddings, beside the text's own."""
+        drawn = self.samples(batch, self.noise(batch))
+        cosine = {
+            "cosine": F.cosine_similarity(drawn, batch["image_embedding"]).mean(),
+            "text_cosine": F.cosine_similarity(batch["text_embedding"], batch["image_embedding"]).mean(),
+        }
+        return retrieval(drawn, batch["prototypes"], batch["label"]) | cosine
+
+
+class PriorDataModule(StageDataModule):
+    """Images with captions, encoded by a frozen CLIP.
+
+    Args:
+        clip: The frozen CLIP, see ``checkpoint.clip.load_clip``.
+        augment: See ``data.transforms.prepare``.
+        statistics_samples: Mean and deviation of the embeddings are taken from this many training images.
+        gallery: Test samples are matched against the captions of the test and of this many training images.
+        options: What every data module has: source, size, batch_size and so on.
+    """
+
+    def __init__(
+        self,
+        clip: str,
+        augment: Augmentation = "none",
+        statistics_samples: int = 4096,
+        gallery: int = 1000,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.clip_source, self.statistics_samples, self.gallery = clip, statistics_samples, gallery
+        self.augment: Augmentation = augment
+
+    def setup(self, stage: str) -> None:
+        """Load the frozen CLIP; it stays outside every module, so no checkpoint holds it."""
+        self.clip = load_clip(self.clip_source)
+
+    def dataset(self, split: Literal["train", "val"]) -> CaptionedImages:
+        """Return captioned images."""
+        source, part = self.source_of(split)
+        return CaptionedImages(open_images(source, part, self.size), self.size, self.seed, self.augment)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Add the embeddings of image and text, those of the empty text, and for a test the competing captions'."""
+        image = self.clip.encode_image(batch["image"])
+        text, null = (self.clip.encode_text(texts).as_condition() for texts in (batch["caption"], [""]))
+        batch = batch | {"image_embedding": image} | text | {f"null_{name}": value for name, value in null.items()}
+        if self.trainer is None or not self.trainer.testing:
+            return batch
+        captions, prototypes = self.prototypes
+        label = torch.tensor([captions.index(caption) for caption in batch["caption"]], device=image.device)
+        return batch | {"prototypes": prototypes.to(image.device), "label": label}
+
+    def statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation (D,) of the embeddings of training images."""
+        _, embeddings = self._encoded("train", self.statistics_samples, device)
+        return embeddings.mean(0), embeddings.std(0)
+
+    @cached_property
+    def prototypes(self) -> tuple[list[str], Tensor]:
+        """The distinct captions of test images and of some training images, and the mean embedding (P, D) of each."""
+        parts = [self._encoded("val", self.val_samples), self._encoded("train", self.gallery)]
+        captions = [caption for part, _ in parts for caption in part]
+        embeddings = torch.cat([part for _, part in parts])
+        distinct = list(dict.fromkeys(captions))
+        number = torch.tensor([distinct.index(caption) for caption in captions])
+        return distinct, torch.stack([embeddings[number == i].mean(0) for i in range(len(distinct))])
+
+    def _encoded(
+        self, split: Literal["train", "val"], num: int, device: torch.device | None = None
+    ) -> tuple[list[str], Tensor]:
+        """Return captions and embeddings of about ``num`` images of a split, in the order of a run."""
+        dataset = self.dataset(split)
+        batches = islice(
+            EndlessBatches(len(dataset), self.batch_size, self.seed), -(-min(num, len(dataset)) // self.batch_size)
+        )
+        captions, embeddings = [], []
+        for batch in self._loader(dataset, list(batches)):
+            captions += batch["caption"]
+            embeddings.append(self.clip.encode_image(batch["image"].to(device)))
+        return captions, torch.cat(embeddings).float()
