@@ -1,6 +1,5 @@
 """``python -m lightning_mav``: dispatch on the first word before torch is imported, and one handler for all errors."""
 
-import errno
 import sys
 from difflib import get_close_matches
 from importlib import import_module
@@ -28,7 +27,6 @@ use (plain functions):
 
 Every command answers --help; --debug anywhere shows the traceback of an error.
 """
-MACHINE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOMEM}
 
 
 def dispatch(argv: list[str]) -> None:
@@ -73,16 +71,23 @@ def nearest(word: str) -> str:
     return f", did you mean '{matches[0]}'?" if matches else ""
 
 
+def known(error: BaseException) -> BaseException:
+    """Return the error of ours that caused ``error``, if one did: the option parser wraps what constructors raise."""
+    cause: BaseException | None = error
+    while cause and not isinstance(cause, MavError):
+        cause = cause.__cause__
+    return cause or error
+
+
 def exit_code(error: BaseException) -> int | None:
     """Return the exit code of an error the user can mend, None for a bug of ours."""
     if isinstance(error, MavError):
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):
         return 130
-    if isinstance(error, OSError) and error.errno in MACHINE_ERRNOS:
-        return 5
+    # Torch is not imported here, so its errors are known by name.
     out_of_memory = type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error)
-    return 5 if out_of_memory or isinstance(error, MemoryError) else None
+    return 5 if out_of_memory or isinstance(error, (OSError, MemoryError)) else None
 
 
 def one_line(error: BaseException) -> str:
@@ -101,10 +106,10 @@ def main(argv: list[str] | None = None) -> int:
         # Lightning turns the first Ctrl-C into exit code 1.
         return 130 if isinstance(error.__context__, KeyboardInterrupt) else int(error.code or 0)
     except BaseException as error:
-        code = exit_code(error)
+        code = exit_code(known(error))
         if debug or code is None:
             raise
-        sys.stderr.write(f"error: {one_line(error)}\n")
+        sys.stderr.write(f"error: {one_line(known(error))}\n")
         return code
     return 0
 

@@ -65,6 +65,7 @@ class MavCLI(LightningCLI):
         try:
             super().parse_arguments(parser, with_config_of_run(args))
         except ArgumentError as error:
+            check_yaml(args)
             raise ConfigError(explain(str(error), option_names(self._subcommand_parsers["fit"]))) from error
 
     def _parse_ckpt_path(self) -> None:
@@ -79,6 +80,7 @@ class MavCLI(LightningCLI):
             self._begin_fit(config)
         elif self.run_folder and not config.ckpt_path:
             config.ckpt_path = str(self.run_folder.newest_or_fail())
+            say(f"using {config.ckpt_path}")
 
     def _begin_fit(self, config: Namespace) -> None:
         if not self.run_folder:
@@ -115,8 +117,8 @@ class MavCLI(LightningCLI):
             settings |= self._run_settings(self.run_folder, config)
         try:
             return super().instantiate_trainer(**settings)
-        except MisconfigurationException as error:
-            lacking = any(word in str(error).lower() for word in ("accelerator", "backend", "device", "gpu"))
+        except (MisconfigurationException, ModuleNotFoundError) as error:
+            lacking = any(word in str(error).lower() for word in ("accelerator", "backend", "device", "module"))
             raise (MachineError if lacking else ConfigError)(f"trainer: {error}") from error
 
     def _run_settings(self, run: RunFolder, config: Namespace) -> dict[str, Any]:
@@ -139,6 +141,19 @@ def with_config_of_run(args: list[str]) -> list[str]:
     folder = args[place].partition("=")[2] or args[min(place + 1, len(args) - 1)]
     config = RunFolder(Path(folder)).config
     return [args[0], "--config", str(config), *args[1:]] if config.is_file() else args
+
+
+def check_yaml(args: list[str]) -> None:
+    """Name the configuration file that is not YAML; the parser's own message does not.
+
+    Raises:
+        ConfigError: One is not; the message names file, line and problem.
+    """
+    for path in {word.partition("=")[2] or word for word in args if word.endswith((".yaml", ".yml"))}:
+        try:
+            yaml.safe_load(Path(path).read_text()) if Path(path).is_file() else None
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{path}: not valid YAML; {' '.join(str(error).split())}") from error
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -81,7 +81,7 @@ def read_checkpoint(path: str | Path, stage: str | None = None, map_location: An
         raise CheckpointError(f"{path}: no such checkpoint file")
     try:
         checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except (OSError, EOFError, KeyError, RuntimeError, ValueError, UnpicklingError) as error:
+    except Exception as error:  # the unpickler fails in any way on bytes that are no checkpoint
         raise CheckpointError(f"{path}: not a readable checkpoint ({_reason(error)})") from error
     _check(checkpoint, path, stage)
     return dict(checkpoint)

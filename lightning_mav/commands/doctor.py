@@ -11,7 +11,7 @@ Row = tuple[str, str]
 
 
 def doctor() -> None:
-    """Print versions, video readers (each decodes a small video), devices and whether temporary files can be written."""
+    """Print what is installed, the devices, and which video readers work (each decodes a small video)."""
     rows = [("python", f"{platform.python_version()} on {platform.platform()}"), *packages(), *devices(), *readers()]
     rows.append(("temporary files", attempt(_write_temporary)))
     width = max(len(name) for name, _ in rows)
@@ -21,18 +21,16 @@ def doctor() -> None:
 
 def packages() -> list[Row]:
     """Return the version of every package the project depends on."""
-    names = ("torch", "lightning", "jsonargparse", "torchmetrics", "einops", "open_clip_torch", "transformers")
-    names += ("hydra-core", "torch-fidelity", "decord", "av", "tensorboard", "safetensors", "pillow", "numpy")
-    return [(name, _version(name)) for name in names]
+    names = "torch lightning jsonargparse torchmetrics einops open_clip_torch transformers hydra-core torch-fidelity"
+    names += " decord decord2 av tensorboard safetensors pillow numpy"
+    return [(name, _version(name)) for name in names.split()]
 
 
 def devices() -> list[Row]:
     """Return the CPU and every GPU, with what they do in bfloat16."""
     import torch
 
-    bf16 = (
-        "bf16" if torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported() else "no bf16"
-    )
+    bf16 = "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "no bf16"
     rows = [("cpu", f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, {bf16}")]
     if not torch.cuda.is_available():
         return [*rows, ("cuda", "none")]
@@ -72,7 +70,7 @@ def _version(name: str) -> str:
     try:
         return version(name)
     except PackageNotFoundError:
-        return "missing"
+        return "not installed"
 
 
 def _write_temporary() -> None:
@@ -85,7 +83,7 @@ def _write_video(path: Path) -> None:
 
     from lightning_mav.data.writing import write_mp4
 
-    write_mp4(path, torch.zeros(4, 16, 16, 3, dtype=torch.uint8), fps=8)
+    write_mp4(path, torch.zeros(4, 64, 64, 3, dtype=torch.uint8), fps=8)
 
 
 def _read_video(reader: type, path: Path) -> None:
@@ -94,4 +92,4 @@ def _read_video(reader: type, path: Path) -> None:
     from lightning_mav.data.readers import largest_stream
 
     frames = reader(str(path), largest_stream(str(path))).frames(np.arange(4))
-    assert frames.shape == (4, 16, 16, 3), frames.shape
+    assert frames.shape == (4, 64, 64, 3), frames.shape
