@@ -88,12 +88,14 @@ class DecordReader:
         self._decord = decord
         try:
             self._rewind()
-            height, width, _ = self._next().shape
+            height, width, channels = self._next().shape
         except (decord.DECORDError, RuntimeError) as error:
             raise DataError(f"{path}: decord cannot open it") from error
         self.timestamps = self._times()
         if {height, width} != {stream.width, stream.height}:
             raise DataError(f"{path}: decord chose another stream")
+        if channels != 3:
+            raise DataError(f"{path}: decord takes row padding for a channel, as it does in very narrow videos")
         if len(self.timestamps) > SEEK_BEYOND:
             raise DataError(f"{path}: too long to decode from its start")
         _require_whole(path, len(self.timestamps), stream)

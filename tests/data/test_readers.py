@@ -1,0 +1,182 @@
+import os
+from fractions import Fraction
+from itertools import islice
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from lightning_mav.data import readers
+from lightning_mav.data.readers import DecordReader, PyAVReader, largest_stream, open_video
+from lightning_mav.data.writing import write_mp4
+from lightning_mav.errors import DataError
+
+READERS = (DecordReader, PyAVReader)
+
+
+def opened(reader, path):
+    return reader(str(path), largest_stream(str(path)))
+
+
+def numbers(frames):
+    """Which frames of ``counting_frames`` these are."""
+    return (frames.float().mean((1, 2, 3)) / 4).round().int().tolist()
+
+
+def decoded(path, number, num=None):
+    """The first ``num`` frames of a stream, decoded in one go without seeking."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[number]
+        return np.stack(
+            [np.rot90(f.to_ndarray(format="rgb24"), f.rotation // 90) for f in islice(container.decode(stream), num)]
+        )
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize(("name", "fps"), [("a.mp4", 30), ("b.mkv", 24), ("c.mp4", 12)])
+def test_readers_give_the_frames_and_times_asked_for(video_folder, reader, name, fps):
+    video = opened(reader, video_folder / name)
+    assert np.allclose(video.timestamps - video.timestamps[0], np.arange(60) / fps, atol=1.1e-3)
+    for wanted in ([0, 1, 2], [7, 30, 59], [3], [59], [10, 20]):
+        frames = video.frames(np.array(wanted))
+        assert frames.dtype == torch.uint8 and frames.shape == (len(wanted), 32, 64, 3)
+        assert numbers(frames) == wanted
+
+
+def test_seeking_in_long_files_gives_the_same_frames(video_folder, monkeypatch):
+    monkeypatch.setattr(readers, "SEEK_BEYOND", 5)
+    with pytest.raises(DataError, match="too long"):
+        opened(DecordReader, video_folder / "a.mp4")
+    assert numbers(open_video(str(video_folder / "a.mp4")).frames(np.array([20, 41]))) == [20, 41]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["arm_wrestling.mp4", "nasa.mp4", "pancake.mkv", "realshort.mp4", "rotated_90.mov", "test.avi", "unordered.mov"],
+)
+def test_both_readers_give_the_right_frames_of_real_clips(shared_data, name):
+    path = str(shared_data / "clips" / name)
+    stream = largest_stream(path)
+    whole = decoded(path, stream.number)
+    wanted = np.unique(np.linspace(len(whole) // 3, len(whole) - 1, 5).astype(int))
+    for reader in READERS:
+        video = reader(path, stream)
+        assert len(video.timestamps) == len(whole) and (np.diff(video.timestamps) > 0).all()
+        assert np.abs(video.frames(wanted).numpy().astype(int) - whole[wanted]).mean() < 0.5
+
+
+@pytest.mark.parametrize(("name", "wanted"), [("cockatoo.mp4", [80, 82]), ("h265.mp4", [3, 5, 9])])
+def test_files_that_decode_only_from_their_start_are_right_after_a_seek_too(shared_data, name, wanted, monkeypatch):
+    path, wanted = shared_data / "clips" / name, np.array(wanted)
+    whole = decoded(path, 0, wanted[-1] + 1)
+    assert all(np.array_equal(opened(reader, path).frames(wanted), whole[wanted]) for reader in READERS)
+    monkeypatch.setattr(readers, "SEEK_BEYOND", 2)
+    assert np.array_equal(opened(PyAVReader, path).frames(wanted), whole[wanted])
+
+
+def test_very_narrow_videos_are_read(tmp_path):
+    write_mp4(tmp_path / "narrow.mp4", torch.full((4, 16, 16, 3), 80, dtype=torch.uint8), 8)
+    frames = open_video(str(tmp_path / "narrow.mp4")).frames(np.arange(4))
+    assert frames.shape == (4, 16, 16, 3) and (frames.float() - 80).abs().max() < 5
+
+
+def test_the_larger_of_two_streams_is_read(shared_data):
+    video = open_video(str(shared_data / "clips/nasa.mp4"))
+    assert len(video.timestamps) == 390 and video.frames(np.array([5])).shape == (1, 270, 480, 3)
+
+
+def test_rotated_files_come_upright(shared_data):
+    for reader in READERS:
+        assert opened(reader, shared_data / "clips/rotated_90.mov").frames(np.array([0])).shape == (1, 568, 320, 3)
+
+
+def test_avi_times_come_from_its_rate(shared_data):
+    for reader in READERS:
+        assert np.allclose(np.diff(opened(reader, shared_data / "clips/test.avi").timestamps), 1 / 25)
+
+
+def test_what_decord_cannot_open_pyav_reads(shared_data):
+    video = open_video(str(shared_data / "clips/av1.mkv"))
+    assert isinstance(video, PyAVReader) and len(video.timestamps) == 125
+    assert video.frames(np.array([3, 70])).shape == (2, 360, 640, 3)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_damaged_pictures_are_an_error_that_names_the_file(shared_data, reader):
+    video = opened(reader, shared_data / "clips/corrupted.mp4")
+    with pytest.raises(DataError, match=r"corrupted\.mp4: damaged"):
+        video.frames(np.arange(50))
+
+
+def write_variable_rate(path, times):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", 30)
+        stream.height, stream.width, stream.time_base = 32, 32, Fraction(1, 1000)
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for i, time in enumerate(times):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 4 * i, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = round(1000 * time), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_variable_rates_keep_their_timestamps(tmp_path, reader):
+    times = np.concatenate([np.arange(20) / 20, 1 + np.arange(20) / 5])
+    write_variable_rate(tmp_path / "variable.mkv", times)
+    video = opened(reader, tmp_path / "variable.mkv")
+    assert np.allclose(video.timestamps, times, atol=2e-3)
+    assert numbers(video.frames(np.array([5, 25]))) == [5, 25]
+
+
+def test_files_that_are_no_video_are_named_at_once(video_folder, tmp_path):
+    whole = (video_folder / "a.mp4").read_bytes()
+    (tmp_path / "folder.mp4").mkdir()
+    os.mkfifo(tmp_path / "pipe.mp4")
+    contents = {
+        "zero.mp4": b"",
+        "text.mp4": b"this is no video\n" * 50,
+        "cut.mp4": whole[: len(whole) // 2],
+        "list.mp4": b"#EXTM3U\n#EXTINF:1,\nhttp://localhost:9/a.ts\n#EXT-X-ENDLIST\n",
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    for name in (*contents, "folder.mp4", "pipe.mp4", "missing.mp4"):
+        with pytest.raises(DataError, match=name):
+            open_video(str(tmp_path / name))
+
+
+def test_sound_alone_is_no_video(tmp_path):
+    with av.open(str(tmp_path / "sound.mp4"), "w") as container:
+        stream = container.add_stream("aac", 16000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 16000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with pytest.raises(DataError, match=r"sound\.mp4: no video stream"):
+        open_video(str(tmp_path / "sound.mp4"))
+
+
+def test_a_file_cut_after_its_header_is_refused(tmp_path):
+    frames = torch.randint(0, 256, (96, 32, 32, 3), dtype=torch.uint8)
+    with av.open(str(tmp_path / "whole.mp4"), "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("libx264", 30)
+        stream.height, stream.width, stream.gop_size = 32, 32, 12
+        for frame in frames.numpy():
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    whole = (tmp_path / "whole.mp4").read_bytes()
+    assert len(open_video(str(tmp_path / "whole.mp4")).timestamps) == 96
+    (tmp_path / "half.mp4").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"half\.mp4"):
+        open_video(str(tmp_path / "half.mp4")).frames(np.arange(0, 96, 6))
+
+
+def test_written_videos_read_back_close(tmp_path):
+    frames = torch.zeros(5, 64, 64, 3, dtype=torch.uint8)
+    frames[:, 16:48, 16:48, 0] = 200
+    write_mp4(tmp_path / "a.mp4", frames, 29.97)
+    video = open_video(str(tmp_path / "a.mp4"))
+    assert (video.frames(np.arange(5)).float() - frames).abs().mean() < 3
+    assert np.diff(video.timestamps).mean() == pytest.approx(1 / 29.97, rel=1e-3)
