@@ -4,7 +4,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.requirements.lock
-LINTED := $(wildcard lightning_mav callbacks eval tests)
 TYPED := $(wildcard lightning_mav callbacks eval)
 
 .DELETE_ON_ERROR:
