@@ -14,12 +14,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from lightning_mav.checkpoint.clip import load_clip
 from lightning_mav.checkpoint.models import load_model
 from lightning_mav.checkpoint.resolve import resolve_model
 from lightning_mav.diffusion.noise import NoiseStream
 from lightning_mav.errors import CheckpointError, ConfigError
 from lightning_mav.models.base import Sampling
-from lightning_mav.networks.encoders import load_clip
 
 Part = Literal["prior", "decoder", "interpolation", "sr_spacetime", "sr_spatial"]
 PARTS: tuple[Part, ...] = ("prior", "decoder", "interpolation", "sr_spacetime", "sr_spatial")
@@ -33,7 +33,7 @@ class MakeAVideo:
     """The cascade of the five models and the CLIP that reads the text.
 
     Args:
-        paths: Where each part lies: "clip" (see ``networks.encoders.load_clip``) and the names of ``PARTS``.
+        paths: Where each part lies: "clip" (see ``checkpoint.clip.load_clip``) and the names of ``PARTS``.
         device: Where to compute.
         precision: ``bf16`` computes convolutions and matrix products in bfloat16.
         sampling: Settings that replace a part's own.

@@ -26,7 +26,7 @@ def from_plain(config_class: type[T], plain: dict[str, Any]) -> T:
     unknown = set(plain) - {f.name for f in fields(config_class)}
     if unknown:
         raise CheckpointError(f"{config_class.__name__} has no {sorted(unknown)}; the file is from another version")
-    return config_class(**{name: _typed(hints[name], value) for name, value in plain.items()})  # type: ignore[return-value]
+    return config_class(**{name: _typed(hints[name], value) for name, value in plain.items()})
 
 
 def _plain(value: Any) -> Any:

@@ -41,7 +41,7 @@ def load_model(path: str | Path, expected: str | None = None) -> nn.Module:
         CheckpointError: Nothing there, damaged, or another model.
     """
     description, state = read_model(path, expected)
-    model_class = MODELS[description["model"]]
+    model_class: Any = MODELS[description["model"]]
     model: nn.Module = model_class(from_plain(model_class.config_class, description["config"]))
     _load_strictly(model, state, path)
     return model.eval().requires_grad_(False)

@@ -55,12 +55,13 @@ def temporal_attention(qkv: Tensor, num_heads: int, position_bias: Tensor) -> Te
         scores = torch.einsum("bfnhd,bgnhd->bnhfg", q * q.shape[-1] ** -0.5, k)
         return torch.einsum("bnhfg,bgnhd->bfnhd", _softmax(scores, position_bias), v).reshape(b, f, n, width // 3)
     q, k, v = (part.transpose(1, 2) for part in qkv.view(b, f, n * num_heads, 3, -1).unbind(3))
-    pixels = max(1, CUDA_GRID_LIMIT // num_heads)
+    limit = CUDA_GRID_LIMIT // num_heads * num_heads
     chunks = [
-        fn.scaled_dot_product_attention(*part, attn_mask=_tile(position_bias, part[0]))
-        for part in zip(*(t.split(pixels * num_heads, 1) for t in (q, k, v)), strict=True)
+        fn.scaled_dot_product_attention(q, k, v, attn_mask=_tile(position_bias, q))
+        for q, k, v in zip(*(torch.split(t, limit, 1) for t in (q, k, v)), strict=True)
     ]
-    return torch.cat(chunks, 1).transpose(1, 2).reshape(b, f, n, width // 3)
+    heads = chunks[0] if len(chunks) == 1 else torch.cat(chunks, 1)
+    return heads.transpose(1, 2).reshape(b, f, n, width // 3)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
@@ -68,11 +69,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     if not _fused(q):
         scores = torch.einsum("bhnd,bhmd->bhnm", q * q.shape[-1] ** -0.5, k)
         return torch.einsum("bhnm,bhmd->bhnd", _softmax(scores, bias), v)
-    parts = zip(*(t.split(CUDA_GRID_LIMIT) for t in (q, k, v)), strict=True)
-    biases = [None] if bias is None else bias.expand(q.shape[0], -1, -1, -1).split(CUDA_GRID_LIMIT)
+    parts = [slice(i, i + CUDA_GRID_LIMIT) for i in range(0, len(q), CUDA_GRID_LIMIT)]
+    biases = [None if bias is None else bias.expand(len(q), -1, -1, -1)[part] for part in parts]
     chunks = [
-        fn.scaled_dot_product_attention(*part, attn_mask=biases[i if bias is not None else 0])
-        for i, part in enumerate(parts)
+        fn.scaled_dot_product_attention(q[part], k[part], v[part], attn_mask=one)
+        for part, one in zip(parts, biases, strict=True)
     ]
     return chunks[0] if len(chunks) == 1 else torch.cat(chunks)
 

@@ -1,4 +1,4 @@
-"""What a U-Net is told beside its noisy input: timestep, frame rate, CLIP image embedding, text (section 3; unCLIP 2.1).
+"""What a U-Net is told beside its noisy input: timestep, frame rate, image embedding, text (unCLIP, section 2.1).
 
 B batch, M context tokens, D width.
 """
@@ -35,8 +35,8 @@ def sinusoid(position: Tensor, dim: int) -> Tensor:
 
 def embedding_mlp(in_dim: int, out_dim: int, zero: bool = False) -> nn.Sequential:
     """Return Linear, SiLU, Linear; ``zero`` starts the last layer at zero."""
-    mlp = nn.Sequential(nn.Linear(in_dim, out_dim), nn.SiLU(), nn.Linear(out_dim, out_dim))
+    last = nn.Linear(out_dim, out_dim)
     if zero:
-        nn.init.zeros_(mlp[2].weight)
-        nn.init.zeros_(mlp[2].bias)
-    return mlp
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(in_dim, out_dim), nn.SiLU(), last)

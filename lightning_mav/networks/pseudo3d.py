@@ -11,6 +11,7 @@ import torch.nn.functional as fn
 from torch import Tensor, nn
 
 from lightning_mav.networks.attention import spatial_attention, temporal_attention
+from lightning_mav.networks.conditioning import BlockCondition
 from lightning_mav.networks.layout import group_norm, spatial_conv, temporal_conv
 
 
@@ -120,8 +121,8 @@ class TemporalAttention(nn.Module):
         """Let the frames of tokens (B, F, H, W, C) attend to each other, pixel by pixel."""
         b, f, h, w, _ = x.shape
         qkv = self.qkv(self.norm(x)).view(b, f, h * w, -1)
-        y = temporal_attention(qkv, self.num_heads, self._position_bias(f))
-        return x + self.proj_out(y).view(x.shape)
+        y: Tensor = self.proj_out(temporal_attention(qkv, self.num_heads, self._position_bias(f)))
+        return x + y.view(x.shape)
 
     def _position_bias(self, num_frames: int) -> Tensor:
         frame = torch.arange(num_frames, device=self.pos.device)
@@ -145,12 +146,12 @@ class PseudoAttention3d(nn.Module):
         if temporal and temporal.attention:
             self.temporal = TemporalAttention(channels, num_heads, num_groups, temporal.max_distance)
 
-    def forward(self, x: Tensor, context: Tensor | None, context_mask: Tensor | None) -> Tensor:
-        """Mix tokens (B, F, H, W, C); context (B, M, context_dim), context_mask (B, M)."""
+    def forward(self, x: Tensor, condition: BlockCondition) -> Tensor:
+        """Mix tokens (B, F, H, W, C)."""
         b, f, h, w, _ = x.shape
         qkv = self.qkv(self.norm(x)).view(b, f, h * w, -1)
-        context_kv = self.encoder_kv(context) if self.encoder_kv is not None else None
-        y = spatial_attention(qkv, self.num_heads, context_kv, context_mask)
+        context_kv = self.encoder_kv(condition.context) if self.encoder_kv is not None else None
+        y = spatial_attention(qkv, self.num_heads, context_kv, condition.context_mask)
         x = x + self.proj_out(y).view(x.shape)
         return self.temporal(x) if self.temporal is not None else x
 

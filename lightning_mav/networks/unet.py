@@ -5,6 +5,7 @@ frame. With `temporal=None` it is the 2D network; with a TemporalConfig the same
 frame by frame. The numbers in module names (`in_layers.2`) are the published ones and stay inside this file.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -72,10 +73,10 @@ class UNetConfig:
 class ResBlock(nn.Module):
     """ADM's residual block; ``resample`` (up or down) acts after normalisation, before the first convolution."""
 
-    def __init__(self, config: UNetConfig, in_channels: int, out_channels: int, resample: str | None = None) -> None:
+    def __init__(self, config: UNetConfig, in_channels: int, out_channels: int, resample: str = "none") -> None:
         super().__init__()
         self.scale_shift = config.scale_shift
-        self.resample = {None: nn.Identity(), "up": upsample, "down": downsample}[resample]
+        self.resample: Callable[[Tensor], Tensor] = {"up": upsample, "down": downsample}.get(resample, nn.Identity())
         width = 2 * out_channels if config.scale_shift else out_channels
         out_conv = PseudoConv3d(out_channels, out_channels, config.temporal)
         nn.init.zeros_(out_conv.weight)
@@ -106,7 +107,8 @@ class ResBlock(nn.Module):
             h = self.out_layers["0"](h + embedding)
         h = self.out_layers["3"](self.out_layers["2"](fn.silu(h)))
 
-        return self.skip_connection(self.resample(x)) + h
+        skip: Tensor = self.skip_connection(self.resample(x))
+        return skip + h
 
 
 class _Conv1x1(nn.Conv2d):
@@ -120,7 +122,7 @@ class _Conv1x1(nn.Conv2d):
 
 
 class _Block(nn.ModuleList):
-    """One entry of the U-Net's lists: layers "0", "1", ... in turn, each given what it needs of the condition."""
+    """One entry of the U-Net's lists: layers "0", "1", ... in turn."""
 
     def __init__(self, layers: list[nn.Module], checkpointing: bool) -> None:
         super().__init__(layers)
@@ -128,13 +130,10 @@ class _Block(nn.ModuleList):
 
     def forward(self, x: Tensor, condition: BlockCondition) -> Tensor:
         for layer in self:
-            arguments = (
-                (x, condition) if isinstance(layer, ResBlock) else (x, condition.context, condition.context_mask)
-            )
             if self.checkpointing and torch.is_grad_enabled():
-                x = checkpoint(layer, *arguments, use_reentrant=False)
+                x = checkpoint(layer, x, condition, use_reentrant=False)
             else:
-                x = layer(*arguments)
+                x = layer(x, condition)
         return x
 
 

@@ -40,6 +40,8 @@ class Stage(LightningModule):
         seed: Of timesteps, noise and dropped conditions.
     """
 
+    model: Any
+
     def __init__(
         self,
         model: nn.Module,
@@ -208,7 +210,7 @@ class StageDataModule(LightningDataModule):
         self.source, self.size, self.batch_size, self.num_workers = source, size, batch_size, num_workers
         self.val_source, self.val_samples, self.seed = val_source, val_samples, seed
 
-    def dataset(self, split: Literal["train", "val"]) -> Dataset[dict[str, Any]]:
+    def dataset(self, split: Literal["train", "val"]) -> Any:
         """Return the data set of a split, read by (index, position) pairs."""
         raise NotImplementedError
 
@@ -229,14 +231,14 @@ class StageDataModule(LightningDataModule):
             self.seed,
             consumed,
             trainer.global_rank,
-            trainer.world_size,  # type: ignore[arg-type]
+            trainer.world_size,
         )
         return self._loader(dataset, batches)
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Return the held-out samples, the same at every call."""
         dataset = self.dataset("val")
-        return self._loader(dataset, FixedBatches(min(self.val_samples, len(dataset)), self.batch_size))  # type: ignore[arg-type]
+        return self._loader(dataset, FixedBatches(min(self.val_samples, len(dataset)), self.batch_size))
 
     test_dataloader = val_dataloader
     predict_dataloader = val_dataloader

@@ -8,12 +8,12 @@ import torch.nn.functional as fn
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lightning_mav.checkpoint.clip import load_clip
 from lightning_mav.data.fps import FpsDistribution
 from lightning_mav.data.images import ImageDataset, open_images
 from lightning_mav.data.videos import VideoDataset, open_videos
 from lightning_mav.diffusion.noise import NoiseStream
 from lightning_mav.models.decoder import Decoder, DecoderConfig
-from lightning_mav.networks.encoders import load_clip
 from lightning_mav.seeding import generator
 from lightning_mav.stages.base import Batch, Stage, StageDataModule
 
@@ -53,7 +53,7 @@ class DecoderDataModule(StageDataModule):
     """Images (frames = 1) or videos, with the CLIP embedding of one frame.
 
     Args:
-        clip: The frozen CLIP, see ``networks.encoders.load_clip``.
+        clip: The frozen CLIP, see ``checkpoint.clip.load_clip``.
         frames: Frames of a sample; 1 reads images.
         fps: A fixed frame rate, or the distribution to draw it from.
         embedding_frame: Whose embedding is the condition: the first frame (the paper's loss) or a random one.
@@ -65,7 +65,7 @@ class DecoderDataModule(StageDataModule):
         self,
         clip: str,
         frames: int = 16,
-        fps: FpsDistribution | float = FpsDistribution(),  # noqa: B008 - frozen
+        fps: FpsDistribution | float = FpsDistribution(),
         embedding_frame: Literal["first", "random"] = "first",
         augment: Literal["none", "crop", "crop+flip"] = "none",
         **options: Any,

@@ -26,7 +26,7 @@ class InterpolationStage(Stage):
 
     model: Interpolation
 
-    def __init__(self, config: DecoderConfig, masks: MaskDistribution = MaskDistribution(), **options: Any) -> None:  # noqa: B008 - frozen
+    def __init__(self, config: DecoderConfig, masks: MaskDistribution = MaskDistribution(), **options: Any) -> None:
         super().__init__(Interpolation(config), **options)
         self.masks = masks
 
@@ -57,14 +57,14 @@ class InterpolationDataModule(DecoderDataModule):
     """Unlabelled videos at drawn frame rates, with the CLIP embedding of one frame.
 
     Args:
-        clip: The frozen CLIP, see ``networks.encoders.load_clip``.
+        clip: The frozen CLIP, see ``checkpoint.clip.load_clip``.
         fps: A fixed frame rate, or the distribution to draw it from; without a curriculum by default.
         options: What the decoder's data module has.
     """
 
     def __init__(
         self, clip: str, fps: FpsDistribution | float = FpsDistribution(beta_end=(1, 1)), **options: Any
-    ) -> None:  # noqa: B008 - frozen
+    ) -> None:
         super().__init__(clip, fps=fps, **options)
 
 

@@ -105,8 +105,8 @@ class SpacetimeSRDataModule(_SuperResolutionDataModule):
         self,
         scale: int = 4,
         frames: int = 16,
-        fps: FpsDistribution | float = FpsDistribution(beta_end=(1, 1)),  # noqa: B008 - frozen
-        degradation: Degradation = Degradation(),  # noqa: B008 - frozen
+        fps: FpsDistribution | float = FpsDistribution(beta_end=(1, 1)),
+        degradation: Degradation = Degradation(),
         **options: Any,
     ) -> None:
         super().__init__(scale, degradation, **options)
@@ -131,7 +131,7 @@ class SpatialSRDataModule(_SuperResolutionDataModule):
     def __init__(
         self,
         scale: int = 3,
-        degradation: Degradation = Degradation(probability=0.5, sigma=(0.4, 0.6)),  # noqa: B008 - frozen
+        degradation: Degradation = Degradation(probability=0.5, sigma=(0.4, 0.6)),
         **options: Any,
     ) -> None:
         super().__init__(scale, degradation, **options)
