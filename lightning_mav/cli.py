@@ -169,7 +169,7 @@ def say(line: str) -> None:
 def silence() -> None:
     """Drop the messages of Lightning that advertise, or that are not true for stateless data."""
     warnings.filterwarnings("ignore", ".*your dataloader is not resumable")  # the position is derived from the step
-    warnings.filterwarnings("ignore", "LightningCLI.s args parameter")  # main hands over the very words of the command line
+    warnings.filterwarnings("ignore", "LightningCLI.s args parameter")  # main passes the same words on
     warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")  # inside Lightning
     logging.getLogger("lightning.pytorch.trainer.connectors.checkpoint_connector").setLevel(logging.WARNING)
     tips = logging.getLogger("lightning.pytorch.utilities.rank_zero")
