@@ -4,6 +4,7 @@ They show held-out looks (split "test") and share one drawing: control number i 
 of real video number i. ``real`` must pass the oracle, the others must fail its motion tests and pass its text test.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -36,14 +37,14 @@ class _Borrowed(Scene):
         return Scene(**own | {"shape": self.motion_of, "centre": (0.0, 0.0)}).path(times)
 
 
-def control_videos(kind: str, indices: range, fps: float, num_frames: int, size: int, seed: int) -> Tensor:
+def control_videos(kind: str, indices: Sequence[int], fps: float, num_frames: int, size: int, seed: int) -> Tensor:
     """Return float videos (B, 3, F, size, size) in [-1, 1] of one of ``CONTROLS``."""
     times = torch.arange(num_frames) / fps
     videos = [_scene(kind, seed, index).render(times, size) for index in indices]
     return torch.stack(videos).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
 
 
-def control_captions(indices: range, seed: int) -> list[str]:
+def control_captions(indices: Sequence[int], seed: int) -> list[str]:
     """Return the captions of the control videos with these indices, whatever their kind."""
     return [draw_scene("video", "test", seed, index).caption for index in indices]
 

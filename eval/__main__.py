@@ -1,0 +1,84 @@
+"""``python -m eval``: a Hydra application that generates, scores and reports, skipping what exists."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+
+import hydra
+from hydra.errors import HydraException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lightning_mav.__main__ import exit_code, one_line
+from lightning_mav.errors import ConfigError
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "eval"
+logger = logging.getLogger("eval")
+
+
+@hydra.main(config_path=str(CONFIGS), config_name="config", version_base="1.3")
+def evaluate(config: DictConfig) -> None:
+    """Judge one system by one benchmark, and write results.json and report.html."""
+    # Hydra prints lines of its own about an exception, but lets this one pass.
+    if code := _guarded(lambda: _evaluate(config)):
+        sys.exit(code)
+
+
+def _evaluate(config: DictConfig) -> None:
+    from eval.report import write_report
+    from eval.results import as_json
+    from eval.store import write_json
+
+    began = perf_counter()
+    settings = OmegaConf.to_container(config, resolve=True)
+    out = Path(config.out)
+    system, benchmark = (instantiate(config[group], _convert_="all") for group in ("system", "benchmark"))
+    measures, sets = benchmark.evaluate(system, out, config.seed)
+    results = as_json(settings, measures, sets, out)
+    write_json(results, out / "results.json")
+    page = write_report(results, out, Path(config.system.model))
+    below = [f"{m.part} {m.name} {m.value:.3g} (bar {m.bar})" for m in measures if m.passed is False]
+    judged = sum(m.passed is not None for m in measures)
+    logger.info("%d of %d bars cleared in %.0f s", judged - len(below), judged, perf_counter() - began)
+    for line in below:
+        logger.info("below its bar: %s", line)
+    logger.info("report: %s", page)
+
+
+def main() -> int:
+    """Run the application; return its exit code: 2 config, 3 data, 4 checkpoint, 5 machine, 130 interrupted."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors reach this program instead of Hydra's own printer
+    return _guarded(evaluate)
+
+
+def _guarded(work: Callable[[], None]) -> int:
+    """Do ``work``; turn an error that the user can mend into one line and its exit code."""
+    try:
+        work()
+    except SystemExit as error:
+        return int(error.code or 0)
+    except BaseException as error:
+        known = _plain(error)
+        code = exit_code(known)
+        if code is None:
+            raise
+        sys.stderr.write(f"error: {one_line(known)}\n")
+        return code
+    return 0
+
+
+def _plain(error: BaseException) -> BaseException:
+    """Turn Hydra's error into the one that a part raised while it was built, or into a wrong key."""
+    if error.__cause__ is not None and exit_code(error.__cause__) is not None:
+        return error.__cause__
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        return ConfigError(str(error).splitlines()[0].rstrip(".") + "; see python -m eval --help")
+    return error
+
+
+if __name__ == "__main__":
+    sys.exit(main())
