@@ -1,5 +1,6 @@
 """The prior P: from a text to the CLIP embedding of an image of it (paper section 3.1; unCLIP, section 2.2)."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -117,7 +118,7 @@ class Prior(DiffusionModel):
         if self.config.embed_space == "standardised":
             return (embedding - self.embedding_mean) / self.embedding_std
         if self.config.embed_space == "l2_scaled":
-            return F.normalize(embedding, dim=-1) * embedding.shape[-1] ** 0.5
+            return F.normalize(embedding, dim=-1) * math.sqrt(embedding.shape[-1])
         return embedding
 
     def from_space(self, x: Tensor) -> Tensor:

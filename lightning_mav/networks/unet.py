@@ -107,8 +107,8 @@ class ResBlock(nn.Module):
             h = self.out_layers["0"](h + embedding)
         h = self.out_layers["3"](self.out_layers["2"](fn.silu(h)))
 
-        skip: Tensor = self.skip_connection(self.resample(x))
-        return skip + h
+        out: Tensor = self.skip_connection(self.resample(x)) + h
+        return out
 
 
 class _Conv1x1(nn.Conv2d):

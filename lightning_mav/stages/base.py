@@ -14,7 +14,7 @@ from lightning_mav.checkpoint.ema import Ema
 from lightning_mav.checkpoint.models import describe, hand_over
 from lightning_mav.data.order import EndlessBatches, FixedBatches
 from lightning_mav.diffusion.noise import NoiseStream, keyed_noise
-from lightning_mav.errors import ConfigError
+from lightning_mav.errors import ConfigError, NumericError
 from lightning_mav.networks.pseudo3d import is_dirac, is_temporal
 from lightning_mav.seeding import generator
 
@@ -59,15 +59,18 @@ class Stage(LightningModule):
         super().__init__()
         self.lr, self.weight_decay, self.beta2 = lr, weight_decay, beta2
         self.warmup_steps, self.schedule_steps, self.decay_steps = warmup_steps, schedule_steps, decay_steps
-        self.seed = seed
+        self.seed, self.init_from, self.ema_decay = seed, init_from, ema_decay
         self.model = model
-        if init_from:
-            hand_over(init_from, model)
         if trainable == "temporal":
             train_temporal_only(model)
         self.ema = Ema(model, ema_decay)
 
     # what a subclass fills in
+
+    @property
+    def embedding_dim(self) -> int | None:
+        """Width of the CLIP embeddings that the model takes; None if it takes none."""
+        return None
 
     def condition(self, batch: Batch) -> Batch:
         """Complete a batch with what the model's loss needs; the default adds nothing."""
@@ -87,6 +90,22 @@ class Stage(LightningModule):
         raise NotImplementedError
 
     # training
+
+    def setup(self, stage: str) -> None:
+        """Check that CLIP fits the model, and start a new run from ``init_from``; a resumed one has its checkpoint.
+
+        Raises:
+            ConfigError: The data's CLIP has another width than the model.
+        """
+        clip = getattr(self.trainer.datamodule, "clip", None)  # type: ignore[attr-defined]
+        if clip is not None and self.embedding_dim not in (None, clip.embedding_dim):
+            raise ConfigError(
+                f"data.clip {self.trainer.datamodule.clip_source} has embeddings of width {clip.embedding_dim}, but "  # type: ignore[attr-defined]
+                f"model.config.network was built for {self.embedding_dim}; make the two equal"
+            )
+        if stage == "fit" and self.init_from and self.trainer.ckpt_path is None:
+            hand_over(self.init_from, self.model)
+            self.ema = Ema(self.model, self.ema_decay)
 
     def losses(self, batch: Batch, timesteps: Tensor | None = None) -> dict[str, Tensor]:
         """Return the loss of each sample; timestep and noise are functions of (seed, index, position)."""
@@ -114,6 +133,9 @@ class Stage(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the mean loss of a batch."""
         losses = {name: value.mean() for name, value in self.losses(batch).items()}
+        if not torch.isfinite(losses["loss"]):
+            indices = ", ".join(map(str, batch["index"].tolist()[:8]))
+            raise NumericError(f"the loss is not finite at step {self.global_step}, samples {indices}; lower model.lr")
         self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()}, batch_size=_size(batch))
         self.log("loss", losses["loss"].detach(), prog_bar=True, logger=False, batch_size=_size(batch))
         return losses["loss"]

@@ -31,6 +31,11 @@ class DecoderStage(Stage):
     def __init__(self, config: DecoderConfig, **options: Any) -> None:
         super().__init__(Decoder(config), **options)
 
+    @property
+    def embedding_dim(self) -> int | None:
+        """Width of the CLIP embeddings that the decoder takes."""
+        return self.model.config.network.image_embedding_dim
+
     def condition(self, batch: Batch) -> Batch:
         """Drop the frame rate of images, which are videos of one frame."""
         return batch if self.model.makes_videos else {k: v for k, v in batch.items() if k != "fps"}

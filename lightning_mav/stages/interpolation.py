@@ -30,6 +30,11 @@ class InterpolationStage(Stage):
         super().__init__(Interpolation(config), **options)
         self.masks = masks
 
+    @property
+    def embedding_dim(self) -> int | None:
+        """Width of the CLIP embeddings that the network takes."""
+        return self.model.config.network.image_embedding_dim
+
     def condition(self, batch: Batch) -> Batch:
         """Add the mask of given frames, a function of (seed, index, position); judging always masks at skip 5."""
         frames = batch["video"].shape[2]

@@ -34,6 +34,11 @@ class PriorStage(Stage):
     def __init__(self, config: PriorConfig, **options: Any) -> None:
         super().__init__(Prior(config), **options)
 
+    @property
+    def embedding_dim(self) -> int | None:
+        """Width of the CLIP embeddings that the prior takes."""
+        return self.model.config.network.embedding_dim
+
     def on_fit_start(self) -> None:
         """Take mean and deviation of the embeddings from the data, unless a checkpoint brought them."""
         if bool((self.model.embedding_std == 1).all()):
