@@ -89,7 +89,7 @@ def fps(sets: Sets, measure: Measuring) -> list[Measure]:
     slow, fast = sets.decoder(SLOW_FPS), sets.decoder(DECODER_FPS)
     return [
         measure("fps", "ratio", _difference(slow, fast), slow, "ratio"),
-        *_verdicts("decoder_6fps", slow, measure),
+        *_verdicts("fps", slow, measure),
     ]
 
 

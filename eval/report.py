@@ -33,7 +33,7 @@ LABELS = {
     "difference_to_control": "frame difference / control",
     "dominant_gap": "dominant motion below the trained decoder",
     "dominant_drop": "dominant motion lost since the decoder",
-    "ratio": "frame difference at 6 fps / at 16 fps",
+    "ratio": "frame difference / that at 16 fps",
     "cosine": "cosine to real stills",
     "text_cosine": "the same for the text embedding",
     "cosine_gain": "gain over the text embedding",
@@ -48,8 +48,7 @@ LABELS = {
 PARTS = {
     "decoder": ("Decoder at 16 fps", "Held-out captions, 16 frames."),
     "control": ("Control: inflated, never shown a video", "Same prompts and seeds: faithful to the text, no motion."),
-    "fps": ("Control of the frame rate", "Same prompts and seeds at 6 and at 16 fps."),
-    "decoder_6fps": ("Decoder at 6 fps", "The first 16 frames of final videos."),
+    "fps": ("Decoder at 6 fps", "Same prompts and seeds; from these, final videos are made."),
     "prior": ("Prior", "From held-out captions to image embeddings."),
     "interpolation": ("Interpolation", "Missing frames of real held-out videos, against linear blending; skip 5."),
     "sr_spacetime": ("Space-time super-resolution", "Real held-out videos, against bicubic enlargement."),
@@ -185,7 +184,7 @@ def _tables(measures: Sequence[Row]) -> str:
 def _table(part: str, measures: Sequence[Row]) -> str:
     own = [m for m in measures if m["part"] == part]
     title, words = PARTS[part]
-    cost = f"n = {max(m['n'] for m in own)}, {_time(max(m['seconds'] for m in own))}"
+    cost = f"n&nbsp;=&nbsp;{max(m['n'] for m in own)}, {_time(max(m['seconds'] for m in own))}"
     lines = "".join(_line(measure) for measure in own)
     return f'<div class="part"><h3>{title}</h3><p>{words} {cost}.</p><table>{lines}</table></div>'
 
