@@ -9,6 +9,8 @@ from lightning_mav.errors import ConfigError, MavError
 
 TRAINING = ("fit", "validate", "test", "predict")
 VERBS = {
+    "generate": "lightning_mav.commands.generate:generate",
+    "animate": "lightning_mav.commands.animate:animate",
     "data": "lightning_mav.commands.data:COMMANDS",
     "doctor": "lightning_mav.commands.doctor:doctor",
 }
@@ -22,6 +24,8 @@ train (LightningCLI, configured by configs/*.yaml):
   predict    write samples
 
 use (plain functions):
+  generate   videos from prompts, by a folder of models
+  animate    a picture becomes a video, or two pictures the video between them
   data       write the embedded moving shapes to disk
   doctor     what is installed; which video readers and devices work
 
