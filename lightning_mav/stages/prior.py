@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 
 from lightning_mav.checkpoint.clip import load_clip
 from lightning_mav.data.images import open_images
@@ -120,29 +121,30 @@ class PriorDataModule(StageDataModule):
 
     def statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation (D,) of the embeddings of training images."""
-        _, embeddings = self._encoded("train", self.statistics_samples, device)
+        _, embeddings = self._encoded(self._some_training_images(self.statistics_samples), device)
         return embeddings.mean(0), embeddings.std(0)
 
     @cached_property
     def prototypes(self) -> tuple[list[str], Tensor]:
         """The distinct captions of test images and of some training images, and the mean embedding (P, D) of each."""
-        parts = [self._encoded("val", self.val_samples), self._encoded("train", self.gallery)]
+        parts = [self._encoded(loader) for loader in (self.test_dataloader(), self._some_training_images(self.gallery))]
         captions = [caption for part, _ in parts for caption in part]
         embeddings = torch.cat([part for _, part in parts])
         distinct = list(dict.fromkeys(captions))
         number = torch.tensor([distinct.index(caption) for caption in captions])
         return distinct, torch.stack([embeddings[number == i].mean(0) for i in range(len(distinct))])
 
+    def _some_training_images(self, num: int) -> DataLoader[dict[str, Any]]:
+        dataset = self.dataset("train")
+        batches = EndlessBatches(len(dataset), self.batch_size, self.seed)
+        return self._loader(dataset, list(islice(batches, -(-min(num, len(dataset)) // self.batch_size))))
+
     def _encoded(
-        self, split: Literal["train", "val"], num: int, device: torch.device | None = None
+        self, loader: DataLoader[dict[str, Any]], device: torch.device | None = None
     ) -> tuple[list[str], Tensor]:
-        """Return captions and embeddings of about ``num`` images of a split, in the order of a run."""
-        dataset = self.dataset(split)
-        batches = islice(
-            EndlessBatches(len(dataset), self.batch_size, self.seed), -(-min(num, len(dataset)) // self.batch_size)
-        )
+        """Return the captions and the embeddings (N, D) of a loader's images."""
         captions, embeddings = [], []
-        for batch in self._loader(dataset, list(batches)):
+        for batch in loader:
             captions += batch["caption"]
             embeddings.append(self.clip.encode_image(batch["image"].to(device)))
         return captions, torch.cat(embeddings).float()
