@@ -1,5 +1,6 @@
 """One self-contained page: what was measured beside its bars, and the videos it was measured on."""
 
+import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,6 @@ from string import Template
 from typing import Any
 
 from eval.curves import Training, draw, read_trainings
-from eval.media import data_uri
 from eval.store import Row, write_text
 
 Results = dict[str, Any]
@@ -130,7 +130,8 @@ def _card(folder: Path, i: int, row: Row, width: int) -> str:
 
 
 def _picture(path: Path, width: int, label: str = "") -> str:
-    return f'<img src="{data_uri(path)}" width="{width}" alt="{escape(label)}">'
+    content = base64.b64encode(path.read_bytes()).decode()
+    return f'<img src="data:image/{path.suffix[1:]};base64,{content}" width="{width}" alt="{escape(label)}">'
 
 
 def _mark(right: bool, what: str) -> str:

@@ -6,7 +6,7 @@ Legend: B videos, K given frames, D embedding width.
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eval.controls import control_videos
-from eval.media import write_sheet, write_webp
 from eval.oracle import judge
 from eval.store import Row, Rows, Store
 from eval.systems import MakeAVideoSystem, SuperResolutionPart
 from lightning_mav.data.moving_shapes import CAPTIONS, HELD_OUT, Split, draw_scene
 from lightning_mav.data.transforms import downsample, to_network_range
+from lightning_mav.media import write_sheet, write_video
 from lightning_mav.pipeline import PARTS
 
 DECODER_FPS = 16
@@ -103,8 +103,8 @@ class Sets:
             for name in PARTS[1:]:
                 fps = SLOW_FPS if name == "decoder" else FINAL_FPS
                 videos = self.system.generate(prompts_of(ids), SLOW_FPS, FRAMES, self.seed, name, ids)
-                write_webp(videos[0].cpu(), fps, folder / f"{name}.webp")
-                write_sheet(videos[0].cpu(), folder / f"{name}.png")
+                write_video(videos[0], folder / f"{name}.webp", fps)
+                write_sheet(videos, folder / f"{name}.png", gap=0)
             return [{"caption": prompt} for prompt in prompts_of(ids)]
 
         rows = self.store.rows("cascade", [self.system.fingerprint(*CASCADE), self.seed], 1, work)
@@ -118,8 +118,7 @@ class Sets:
             videos = make(ids).cpu()
             for i, video in zip(ids, videos, strict=True):
                 if i < self.gallery:
-                    write_webp(video, fps, folder / f"{i:06d}.webp")
-                    write_sheet(video, folder / f"{i:06d}.png")
+                    write_video(video, folder / f"{i:06d}.webp", fps)
             return [asdict(judgement) for judgement in judge(videos, fps, prompts_of(ids))]
 
         rows = self.store.rows(name, [key, self.seed, fps, self.gallery], num or self.num_prompts, work)
@@ -133,23 +132,22 @@ class Sets:
 
         def work(ids: Sequence[int], _: Path) -> list[Row]:
             prompts = prompts_of(ids)
-            stills = self._stills()
             drawn = F.normalize(self.system.image_embeddings(prompts, ids, self.seed), dim=-1)
             text = F.normalize(self.system.text_embeddings(prompts), dim=-1)
             wanted = torch.tensor([CAPTIONS.index(prompt) for prompt in prompts])
-            truth = stills[wanted]
-            nearest = (drawn @ F.normalize(stills.mean(1), dim=-1).T).argmax(1)
+            truth = self._stills[wanted]
+            nearest = (drawn @ F.normalize(self._stills.mean(1), dim=-1).T).argmax(1)
             cosine, text_cosine = (torch.einsum("bd,bkd->b", one, truth) / STILLS for one in (drawn, text))
             return _rows({"cosine": cosine, "text_cosine": text_cosine, "retrieved": nearest == wanted})
 
         key = [self.system.fingerprint("clip", "prior"), self.seed]
         return self.store.rows("prior", key, self.num_prompts, work)
 
+    @cached_property
     def _stills(self) -> Tensor:
-        """Return unit embeddings (96 captions, STILLS, D) of real stills."""
-        stills = _render_stills(self.seed)
-        embeddings = torch.stack([self.system.embed_images(images) for images in stills])
-        return F.normalize(embeddings, dim=-1)
+        """Unit embeddings (96 captions, STILLS, D) of real stills."""
+        embeddings = self.system.embed_images(_render_stills(self.seed))
+        return F.normalize(embeddings, dim=-1).view(len(CAPTIONS), STILLS, -1)
 
     def interpolation(self, fps: float, frame_skip: int) -> Rows:
         """Return, per real video, the PSNR of missing frames beside linear blending's, and the error of given ones."""
@@ -203,13 +201,12 @@ def psnr(videos: Tensor, truth: Tensor) -> Tensor:
     return 10 * torch.log10(4 / error.clamp(min=1e-10))
 
 
-@cache
-def _render_stills(seed: int) -> list[Tensor]:
-    """Return for each of ``CAPTIONS`` real stills (STILLS, 3, STILL_SIZE, STILL_SIZE) in [-1, 1]."""
+def _render_stills(seed: int) -> Tensor:
+    """Return STILLS real stills for each of ``CAPTIONS`` in turn, (96 STILLS, 3, STILL_SIZE, STILL_SIZE) in [-1, 1]."""
     stills: dict[str, list[Tensor]] = {caption: [] for caption in CAPTIONS}
     splits: dict[Split, int] = {"test": len(HELD_OUT), "train": len(CAPTIONS) - len(HELD_OUT)}
     for split, captions in splits.items():
         for index in range(captions * STILLS):
             scene = draw_scene("image", split, seed, index)
             stills[scene.caption].append(to_network_range(scene.render(torch.zeros(1), STILL_SIZE))[:, 0])
-    return [torch.stack(images) for images in stills.values()]
+    return torch.stack([image for images in stills.values() for image in images])

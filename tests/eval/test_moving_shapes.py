@@ -92,11 +92,11 @@ def test_wrong_settings_are_named(tiny_pipeline, tmp_path):
 
 
 def test_command_writes_results_and_a_self_contained_report(tiny_pipeline, tmp_path, monkeypatch, capsys):
-    small = ["benchmark.num_prompts=2", "benchmark.num_references=1", "benchmark.parts=[references,decoder,final]"]
+    small = ["benchmark.num_prompts=2", "benchmark.num_references=1", "benchmark.parts=[references,decoder]"]
     monkeypatch.setattr("sys.argv", ["eval", f"system.model={tiny_pipeline}", f"out={tmp_path / 'out'}", *small])
     assert main() == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert {m["part"] for m in results["measures"]} >= {"real", "decoder", "final"}
+    assert {m["part"] for m in results["measures"]} == {"real", "still", "jittered", "wrong_motion", "decoder"}
     page = (tmp_path / "out" / "report.html").read_text()
     assert "$" not in re.sub(r"data:[^\"]*", "", page)
     assert not re.findall(r"(?:src|href)=\"(?!data:)", page)
