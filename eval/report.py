@@ -129,9 +129,9 @@ def _card(folder: Path, i: int, row: Row, width: int) -> str:
     return f"<figure>{_picture(path, width)}<figcaption>{escape(row['caption'])}<br>{marks}</figcaption></figure>"
 
 
-def _picture(path: Path, width: int, label: str = "") -> str:
+def _picture(path: Path, width: int) -> str:
     content = base64.b64encode(path.read_bytes()).decode()
-    return f'<img src="data:image/{path.suffix[1:]};base64,{content}" width="{width}" alt="{escape(label)}">'
+    return f'<img src="data:image/{path.suffix[1:]};base64,{content}" width="{width}" alt="">'
 
 
 def _mark(right: bool, what: str) -> str:

@@ -104,7 +104,7 @@ class Sets:
                 fps = SLOW_FPS if name == "decoder" else FINAL_FPS
                 videos = self.system.generate(prompts_of(ids), SLOW_FPS, FRAMES, self.seed, name, ids)
                 write_video(videos[0], folder / f"{name}.webp", fps)
-                write_sheet(videos, folder / f"{name}.png", gap=0)
+                write_sheet([videos[0]], folder / f"{name}.png", gap=0)
             return [{"caption": prompt} for prompt in prompts_of(ids)]
 
         rows = self.store.rows("cascade", [self.system.fingerprint(*CASCADE), self.seed], 1, work)
