@@ -14,6 +14,7 @@ from lightning_mav.data.images import open_images
 from lightning_mav.data.order import EndlessBatches
 from lightning_mav.data.transforms import Augmentation
 from lightning_mav.diffusion.noise import NoiseStream
+from lightning_mav.errors import ConfigError
 from lightning_mav.models.prior import Prior, PriorConfig
 from lightning_mav.networks.encoders import TextEncoding
 from lightning_mav.stages.base import Batch, Stage, StageDataModule
@@ -39,6 +40,20 @@ class PriorStage(Stage):
     def embedding_dim(self) -> int | None:
         """Width of the CLIP embeddings that the prior takes."""
         return self.model.config.network.embedding_dim
+
+    def setup(self, stage: str) -> None:
+        """Compare the network's widths with CLIP's.
+
+        Raises:
+            ConfigError: They differ.
+        """
+        data: PriorDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
+        network, clip = self.model.config.network, data.clip
+        if (network.embedding_dim, network.states_dim) != (clip.embedding_dim, clip.states_dim):
+            raise ConfigError(
+                f"model.config.network: embedding_dim {network.embedding_dim} and states_dim {network.states_dim}, but "
+                f"the clip {data.clip_source} has {clip.embedding_dim} and {clip.states_dim}; give the network those"
+            )
 
     def on_fit_start(self) -> None:
         """Take mean and deviation of the embeddings from the data, unless a checkpoint brought them."""

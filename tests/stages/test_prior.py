@@ -87,3 +87,10 @@ def test_the_test_command_reports_quality(run, capsys):
     assert main(["test", "--run", str(run), "--trainer.enable_progress_bar", "false"]) in (None, 0)
     printed = capsys.readouterr().out
     assert all(name in printed for name in ("test/cosine", "test/text_cosine", "test/retrieval"))
+
+
+def test_a_clip_of_another_width_is_refused_in_one_line(clip_folder, tmp_path, capsys):
+    arguments = ["--config", "configs/demo/prior.yaml", "--data.clip", str(clip_folder), "--run", str(tmp_path)]
+    assert main(["fit", *arguments]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "embedding_dim 64" in error and str(clip_folder) in error
