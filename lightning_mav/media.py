@@ -56,20 +56,27 @@ def check_format(path: str | Path, fps: float) -> None:
 
 
 def write_sheet(videos: Sequence[Tensor], path: str | Path, num_frames: int = 8, gap: int = 2) -> None:
-    """Write a contact sheet as PNG: a row per video, its frames from left to right.
+    """Write a contact sheet as PNG; see ``contact_sheet``."""
+    buffer = io.BytesIO()
+    Image.fromarray(contact_sheet(videos, num_frames, gap).numpy()).save(buffer, "PNG")
+    write_atomically(path, lambda file: file.write(buffer.getvalue()))
+
+
+def contact_sheet(videos: Sequence[Tensor], num_frames: int = 8, gap: int = 2) -> Tensor:
+    """Return a picture with a row per video, its frames from left to right.
 
     Args:
         videos: Videos (3, F, H, W) in [-1, 1] of one size.
-        path: File to write.
         num_frames: At most this many frames of each, spread evenly from first to last.
         gap: White pixels between frames.
+
+    Returns:
+        uint8 (height, width, 3).
     """
     rows = torch.stack([video[:, spread(video.shape[1], num_frames)].cpu() for video in videos])
     padded = fn.pad(rows, (0, gap, 0, gap), value=1.0)
     sheet = rearrange(padded, "b c f h w -> c 1 (b h) (f w)")[..., : -gap or None, : -gap or None]
-    buffer = io.BytesIO()
-    Image.fromarray(to_uint8(sheet)[0].numpy()).save(buffer, "PNG")
-    write_atomically(path, lambda file: file.write(buffer.getvalue()))
+    return to_uint8(sheet)[0]
 
 
 def spread(total: int, count: int) -> list[int]:

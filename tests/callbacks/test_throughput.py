@@ -1,0 +1,70 @@
+"""Speeds add up to what was done and waiting for data shows as such, on a clock that only the tests move."""
+
+import pytest
+from lightning.pytorch import Callback
+
+from callbacks import Throughput, throughput
+from lightning_mav.data.videos import VideoDataset
+from lightning_mav.errors import ConfigError
+from lightning_mav.stages import DecoderStage
+
+NAMES = ("train/samples_per_second", "train/frames_per_second", "train/data_wait")
+
+
+class Clock(Callback):
+    """Stands still but for what is asked of it; as a callback, it works after every batch and in every validation."""
+
+    now = 0.0
+
+    def pass_(self, seconds):
+        self.now += seconds
+
+    def on_train_batch_end(self, *args):
+        self.pass_(1)
+
+    def on_validation_epoch_start(self, *args):
+        self.pass_(100)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock by which reading a sample takes 1 s and a training step 2 s."""
+    clock, read, train = Clock(), VideoDataset.__getitem__, DecoderStage.training_step
+    monkeypatch.setattr(throughput, "perf_counter", lambda: clock.now)
+    monkeypatch.setattr(VideoDataset, "__getitem__", lambda self, key: clock.pass_(1) or read(self, key))
+    monkeypatch.setattr(DecoderStage, "training_step", lambda self, *args: clock.pass_(2) or train(self, *args))
+    return clock
+
+
+def logged(events, trainer):
+    log = events(trainer)
+    return {name: {event.step: pytest.approx(event.value) for event in log.Scalars(name)} for name in NAMES}
+
+
+def test_reports_every_n_steps(fit, events, clock):
+    trainer, _ = fit(Throughput(2), steps=5, batch_size=3, limit_val_batches=0)
+    values = logged(events, trainer)
+    assert values["train/samples_per_second"] == {2: 3 / 5, 4: 3 / 5}
+    assert values["train/frames_per_second"] == {2: 4 * 3 / 5, 4: 4 * 3 / 5}
+    assert values["train/data_wait"] == {2: 3 / 5, 4: 3 / 5}
+
+
+def test_accumulated_batches_count_and_are_reported_once(fit, events, clock):
+    trainer, _ = fit(Throughput(1), steps=3, batch_size=3, limit_val_batches=0, accumulate_grad_batches=2)
+    values = logged(events, trainer)
+    assert list(values["train/data_wait"]) == [1, 2, 3]
+    assert values["train/samples_per_second"][3] == 6 / 10
+
+
+def test_the_work_of_other_callbacks_and_of_validation_is_no_waiting(fit, events, clock):
+    options = {"limit_val_batches": 1, "val_check_interval": 1, "check_val_every_n_epoch": None}
+    trainer, _ = fit(Throughput(2), clock, steps=4, batch_size=1, **options)
+    values = logged(events, trainer)
+    assert values["train/data_wait"][4] == 2 / 8
+    assert values["train/samples_per_second"][4] == 2 / 8
+    assert isinstance(trainer.callbacks[-1], Throughput)
+
+
+def test_nonsense_is_refused():
+    with pytest.raises(ConfigError, match="every_n_steps 0"):
+        Throughput(0)
