@@ -148,7 +148,7 @@ class Stage(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return AdamW with the learning-rate schedule."""
         optimizer = torch.optim.AdamW(
-            decay_groups(self.model, self.weight_decay), lr=self.lr, betas=(0.9, self.beta2), fused=True
+            decay_groups(self.model, self.weight_decay), lr=self.lr, betas=(0.9, self.beta2), foreach=True
         )
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.lr_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
