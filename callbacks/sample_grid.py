@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import default_collate
 
 from lightning_mav.errors import ConfigError
-from lightning_mav.media import contact_sheet, write_sheet, write_video
+from lightning_mav.media import contact_sheet, magnified, write_sheet, write_video
 from lightning_mav.stages.base import Batch, Stage
 
 
@@ -68,7 +68,7 @@ class SampleGrid(Callback):
         real = self.batch["video"].float().cpu()
         fps = float(self.batch["fps"].float().mean()) if "fps" in self.batch else 1.0
         path = Path(trainer.default_root_dir) / "samples" / f"step={trainer.global_step:06d}"
-        grid = rearrange([real, samples], "side b c f h w -> c f (b h) (side w)")
+        grid = rearrange([magnified(real), magnified(samples)], "side b c f h w -> c f (b h) (side w)")
         rows = [video for pair in zip(real, samples, strict=True) for video in pair]
         write_video(grid, path.with_name(f"{path.name}.webp"), fps)
         write_sheet(rows, path.with_name(f"{path.name}.png"))

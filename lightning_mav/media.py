@@ -63,7 +63,7 @@ def write_sheet(videos: Sequence[Tensor], path: str | Path, num_frames: int = 8,
 
 
 def contact_sheet(videos: Sequence[Tensor], num_frames: int = 8, gap: int = 2) -> Tensor:
-    """Return a picture with a row per video, its frames from left to right.
+    """Return a picture with a row per video, its frames from left to right, small ones magnified.
 
     Args:
         videos: Videos (3, F, H, W) in [-1, 1] of one size.
@@ -73,10 +73,16 @@ def contact_sheet(videos: Sequence[Tensor], num_frames: int = 8, gap: int = 2) -
     Returns:
         uint8 (height, width, 3).
     """
-    rows = torch.stack([video[:, spread(video.shape[1], num_frames)].cpu() for video in videos])
+    rows = magnified(torch.stack([video[:, spread(video.shape[1], num_frames)].cpu() for video in videos]))
     padded = fn.pad(rows, (0, gap, 0, gap), value=1.0)
     sheet = rearrange(padded, "b c f h w -> c 1 (b h) (f w)")[..., : -gap or None, : -gap or None]
     return to_uint8(sheet)[0]
+
+
+def magnified(video: Tensor, side: int = 64) -> Tensor:
+    """Repeat the pixels of small frames (..., H, W), so that a person sees them; at most to ``side`` pixels."""
+    factor = max(1, side // max(video.shape[-2:]))
+    return video.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
 
 
 def spread(total: int, count: int) -> list[int]:

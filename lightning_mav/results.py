@@ -45,7 +45,8 @@ def read_prompts(path: str | Path) -> list[str]:
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as text ({error}); give a UTF-8 file, one prompt per line") from error
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise DataError(f"{path}: cannot be read as text ({reason}); give a UTF-8 file, one prompt per line") from error
     prompts = [line.strip() for line in lines if line.strip()]
     if not prompts:
         raise DataError(f"{path}: holds no prompt; write one per line")

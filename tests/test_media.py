@@ -72,11 +72,18 @@ def test_durations_add_up():
 
 
 def test_a_sheet_has_a_row_per_video_and_thin_gaps(tmp_path):
-    write_sheet([grays(20), -grays(20)], tmp_path / "sheet.png", num_frames=4, gap=2)
+    write_sheet([grays(20, 64, 48), -grays(20, 64, 48)], tmp_path / "sheet.png", num_frames=4, gap=2)
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
-    assert sheet.shape == (2 * 32 + 2, 4 * 48 + 3 * 2, 3)
-    assert (sheet[32:34] == 255).all() and (sheet[:, 48:50] == 255).all()
+    assert sheet.shape == (2 * 64 + 2, 4 * 48 + 3 * 2, 3)
+    assert (sheet[64:66] == 255).all() and (sheet[:, 48:50] == 255).all()
     assert sheet[0, 0, 0] == sheet[-1, -1, 0] < sheet[0, -1, 0] == sheet[-1, 0, 0] < 255
+
+
+def test_small_frames_are_magnified_in_a_sheet(tmp_path):
+    write_sheet([torch.rand(3, 2, 16, 30) * 2 - 1], tmp_path / "sheet.png", gap=0)
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
+    assert sheet.shape == (32, 2 * 60, 3)
+    assert (sheet[::2, ::2] == sheet[1::2, 1::2]).all()
 
 
 def test_spread_takes_the_first_and_the_last():

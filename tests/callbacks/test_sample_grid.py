@@ -22,9 +22,9 @@ def test_writes_an_animation_and_a_sheet_every_n_steps(fit, events):
     names = [f"step={step:06d}.{suffix}" for step in (2, 4) for suffix in ("png", "webp")]
     assert sorted(path.name for path in (folder / "samples").iterdir()) == names
     with Image.open(folder / "samples" / "step=000004.webp") as animation:
-        assert (animation.n_frames, animation.size) == (4, (2 * 8, 3 * 8))
+        assert (animation.n_frames, animation.size) == (4, (2 * 64, 3 * 64))
     with Image.open(folder / "samples" / "step=000004.png") as sheet:
-        assert sheet.size == (4 * 10 - 2, 6 * 10 - 2)
+        assert sheet.size == (4 * 66 - 2, 6 * 66 - 2)
     assert [image.step for image in events(trainer).Images("samples")] == [2, 4]
 
 
@@ -50,7 +50,7 @@ def test_shows_held_out_videos_and_what_the_averaged_weights_make_of_them(fit):
     with Image.open(Path(trainer.default_root_dir) / "samples" / "step=000004.webp") as animation:
         shown = torch.from_numpy(np.asarray(animation.convert("RGB")).copy())
     wanted = [rearrange(to_uint8(video[:, :, 0].transpose(0, 1)), "b h w c -> (b h) w c") for video in (real, made)]
-    assert torch.equal(shown, torch.cat(wanted, 1))
+    assert (shown[4::8, 4::8].int() - torch.cat(wanted, 1).int()).abs().float().mean() < 6  # WebP is lossy
     assert not torch.equal(made, as_trained)
 
 

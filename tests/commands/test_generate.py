@@ -62,7 +62,7 @@ def test_one_prompt_becomes_video_sheet_and_record(pipeline_folder, tmp_path, ca
     assert video.timestamps[-1] == pytest.approx(9 / 18, abs=1e-3)
     assert video.frames(np.arange(1)).shape == (1, 32, 32, 3)
     with Image.open(tmp_path / "new" / "ring.png") as sheet:
-        assert sheet.size == (8 * 34 - 2, 32)
+        assert sheet.size == (8 * 66 - 2, 64)
 
 
 def test_the_command_in_the_record_makes_the_same_bytes(pipeline_folder, tmp_path):
