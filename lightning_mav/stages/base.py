@@ -126,7 +126,7 @@ class Stage(LightningModule):
 
     def _dropped(self, keys: list[tuple[int, int, int]]) -> Tensor:
         """Say which training samples lose their condition, for classifier-free guidance."""
-        share = self.model.config.condition_dropout if self.training and hasattr(self.model, "config") else 0.0
+        share = getattr(self.model.config, "condition_dropout", 0.0) if self.training else 0.0
         draws = [float(torch.rand((), generator=generator("drop", *key))) for key in keys]
         return torch.tensor([draw < share for draw in draws], device=self.device)
 
