@@ -19,6 +19,7 @@ from lightning_mav.stages.base import Stage, StageDataModule
 
 
 class ToyModel(nn.Module):
+    config = None
     objective = Objective()
 
     def __init__(self, width):
@@ -255,7 +256,7 @@ BAD = {
     "wrong union": (["--trainer.limit_val_batches", "x"], 2, "trainer.limit_val_batches: expected int or float"),
     "wrong class": (["--model", "ToyStge"], 2, "no class 'ToyStge' of the right kind; did you mean 'ToyStage'?"),
     "forbidden class": (["--model", "os.system"], 2, "no class 'os.system' of the right kind"),
-    "no callback": (["--trainer.callbacks+=callbacks.nope.X"], 2, "no module named 'callbacks"),
+    "no callback": (["--trainer.callbacks+=callbacks.nope.X"], 2, "no class 'callbacks.nope.X' of the right kind"),
     "missing config": (["--config", "nope.yaml"], 2, "nope.yaml"),
     "broken config": (["--config", "broken.yaml"], 2, "broken.yaml"),
     "section key": (["--trainer", "section.yaml"], 2, "did you mean 'trainer.accelerator'?"),

@@ -37,11 +37,12 @@ class RunCheckpoint(Checkpoint):
         self.keep = keep
         self._signal = 0
         self._step = self._saved_step = -1
-        self._at_boundary = True
+        self._at_boundary = False  # before training starts the weights may not be those to start from
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to listen for signals; the trainer restores the former handlers when it ends."""
         self._step = self._saved_step = trainer.global_step
+        self._at_boundary = True
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, self._remember)
             signal.signal(signal.SIGTERM, self._remember)
