@@ -47,7 +47,7 @@ class MaskDistribution:
     def draw(self, num_frames: int, generator: torch.Generator) -> Tensor:
         """Return a mask (num_frames,) bool, True where a frame is given."""
         kinds: tuple[MaskKind, ...] = ("regular", "first", "last", "both_ends", "prefix", "suffix")
-        shares = torch.tensor([getattr(self, kind) for kind in kinds])
+        shares = torch.tensor([float(getattr(self, kind)) for kind in kinds])
         kind = kinds[int(torch.multinomial(shares, 1, generator=generator))]
         return frame_mask(kind, num_frames, self._amount(kind, num_frames, generator))
 
@@ -87,11 +87,12 @@ class Interpolation(Decoder):
             timestep: (B,) in 0..T-1.
         """
         video, mask = batch["video"], batch["frame_mask"][:, None, :, None, None]
-        target = prediction_target(self.objective.parameterisation, self.schedule, video, noise, timestep)
+        ideal = prediction_target(self.objective.parameterisation, self.schedule, video, noise, timestep)
+        if self.objective.learns_variance:
+            ideal = torch.cat([ideal, -torch.ones_like(ideal)], 1)  # -1 is the true posterior's variance
 
         def missing_frames(x_t: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
-            output = self.call(x_t, timestep, condition)
-            return torch.cat([torch.where(mask, target, output[:, :3]), output[:, 3:]], 1)
+            return torch.where(mask, ideal, self.call(x_t, timestep, condition))
 
         condition = self._condition(batch) | {"extra": _given(video, batch["frame_mask"])}
         losses = self.denoising_loss(missing_frames, video, noise, timestep, condition)
