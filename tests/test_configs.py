@@ -35,12 +35,18 @@ SUPER_RESOLUTION = {
 TINY = {
     "Clip": {
         "data": ["size=16"],
-        "model.config.network": "embedding_dim=8 image_size=16 image_channels=[8] text_width=8 text_heads=1".split(),
+        "model.config.network": [
+            "embedding_dim=8",
+            "image_size=16",
+            "image_channels=[8]",
+            "text_width=8",
+            "text_heads=1",
+        ],
     },
     "Prior": {
         "data": ["size=16", "statistics_samples=2", "gallery=8"],
         "model.config": ["sampling.steps=2"],
-        "model.config.network": "embedding_dim=8 states_dim=8 width=16 num_layers=1 num_heads=2".split(),
+        "model.config.network": ["embedding_dim=8", "states_dim=8", "width=16", "num_layers=1", "num_heads=2"],
     },
     "Decoder": DECODER,
     "Interpolation": DECODER,
