@@ -95,7 +95,7 @@ def _load_strictly(model: nn.Module, state: dict[str, Tensor], path: str | Path)
 def _from_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         description = json.loads((folder / "config.json").read_text())
-        description["model"], description["config"]
+        description["model"], dict(description["config"])
         return description, load_file(folder / "model.safetensors")
     except (ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: not a readable model folder ({error}); export it again") from error
