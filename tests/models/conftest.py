@@ -53,7 +53,7 @@ def stream():
 
 @pytest.fixture(scope="session")
 def losses_while_training():
-    """Return a function that trains a model on one batch, always with the same noise, and returns first and last loss."""
+    """Return a function that trains a model on one batch with one noise, and returns its first and last loss."""
 
     def train(model, batch, steps=25, lr=3e-3):
         draw = torch.Generator().manual_seed(0)

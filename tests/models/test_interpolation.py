@@ -1,4 +1,5 @@
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 import torch
@@ -126,7 +127,7 @@ def test_windows_cover_all_frames_and_share_given_end_frames(skip, length, windo
     assert plan[0][0] == 0 and plan[-1][1] == frames
     assert {end - start for start, end in plan} == {length}
     assert all(start % skip == 0 and (end - 1) % skip == 0 for start, end in plan)
-    joins = [following[0] - before[1] for before, following in zip(plan, plan[1:], strict=False)]
+    joins = [following[0] - before[1] for before, following in pairwise(plan)]
     assert all(join == -1 for join in joins[:-1]) and joins[-1] <= -1
 
 
