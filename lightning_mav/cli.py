@@ -76,6 +76,7 @@ class MavCLI(LightningCLI):
         config = self.config[self.subcommand]
         config.weights_only = True
         self.run_folder = RunFolder(Path(config.run)) if config.run else None
+        self._resume_from: str | None = None
         if self.subcommand == "fit":
             self._begin_fit(config)
         elif self.run_folder and not config.ckpt_path:
@@ -97,7 +98,7 @@ class MavCLI(LightningCLI):
         step, last = step_of(newest.resolve()), config.trainer.max_steps
         if 0 <= last <= step:
             raise NothingToDo(f"nothing to do: step {step} >= {last} in {run.path}")
-        config.ckpt_path = str(newest)
+        self._resume_from = str(newest)
         say(f"resuming {run.path} at step {step}")
 
     @rank_zero_only
@@ -116,10 +117,12 @@ class MavCLI(LightningCLI):
         if self.run_folder:
             settings |= self._run_settings(self.run_folder, config)
         try:
-            return super().instantiate_trainer(**settings)
+            trainer = super().instantiate_trainer(**settings)
         except (MisconfigurationException, ModuleNotFoundError) as error:
             lacking = any(word in str(error).lower() for word in ("accelerator", "backend", "device", "module"))
             raise (MachineError if lacking else ConfigError)(f"trainer: {error}") from error
+        trainer.ckpt_path = self._resume_from  # set before Stage.setup, which asks whether this is a new run
+        return trainer
 
     def _run_settings(self, run: RunFolder, config: Namespace) -> dict[str, Any]:
         """Return the trainer arguments that keep logs, samples and checkpoints in the run folder."""

@@ -16,7 +16,7 @@ from lightning_mav.data.order import EndlessBatches, FixedBatches
 from lightning_mav.diffusion.noise import NoiseStream, keyed_noise
 from lightning_mav.errors import ConfigError, NumericError
 from lightning_mav.networks.pseudo3d import is_dirac, is_temporal
-from lightning_mav.seeding import generator
+from lightning_mav.seeding import generator, hashed_seed
 
 Batch = dict[str, Any]
 TIMESTEP_BINS = 5
@@ -132,6 +132,7 @@ class Stage(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the mean loss of a batch."""
+        self._fix_dropout(batch)
         losses = {name: value.mean() for name, value in self.losses(batch).items()}
         if not torch.isfinite(losses["loss"]):
             indices = ", ".join(map(str, batch["index"].tolist()[:8]))
@@ -139,6 +140,10 @@ class Stage(LightningModule):
         self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()}, batch_size=_size(batch))
         self.log("loss", losses["loss"].detach(), prog_bar=True, logger=False, batch_size=_size(batch))
         return losses["loss"]
+
+    def _fix_dropout(self, batch: Batch) -> None:
+        """Make what draws from torch's global generator a function of the batch's first sample, so that it resumes."""
+        torch.manual_seed(hashed_seed("dropout", *self.keys(batch)[0]))
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, then let the averaged weights follow; once per step also under gradient accumulation."""

@@ -167,7 +167,7 @@ def test_other_sizes_and_missing_weights_are_not_handed_over(folder):
     with pytest.raises(CheckpointError, match="sizes differ"):
         hand_over(folder / "decoder", Decoder(DecoderConfig(small)))
     deeper = SuperResolutionConfig(UNetConfig(**{**to_plain(SR.network), "num_res_blocks": 2}), scale=3)
-    with pytest.raises(CheckpointError, match="sizes differ|missing weights"):
+    with pytest.raises(CheckpointError, match=r"sizes differ|missing weights"):
         hand_over(folder / "sr_spatial", SpacetimeSR(deeper))
 
 
