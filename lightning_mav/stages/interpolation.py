@@ -8,11 +8,14 @@ from torch import Tensor
 
 from lightning_mav.data.fps import FpsDistribution
 from lightning_mav.diffusion.noise import NoiseStream
+from lightning_mav.errors import ConfigError
 from lightning_mav.models.decoder import DecoderConfig
 from lightning_mav.models.interpolation import Interpolation, MaskDistribution, frame_mask
 from lightning_mav.seeding import generator
 from lightning_mav.stages.base import Batch, Stage
 from lightning_mav.stages.decoder import DecoderDataModule
+
+JUDGED_SKIP = 5  # the paper's
 
 
 class InterpolationStage(Stage):
@@ -36,10 +39,10 @@ class InterpolationStage(Stage):
         return self.model.config.network.image_embedding_dim
 
     def condition(self, batch: Batch) -> Batch:
-        """Add the mask of given frames, a function of (seed, index, position); judging always masks at skip 5."""
+        """Add the mask of given frames, a function of (seed, index, position); judging always masks at one skip."""
         frames = batch["video"].shape[2]
         if not self.training:
-            masks = [frame_mask("regular", frames, 5)] * len(batch["index"])
+            masks = [frame_mask("regular", frames, JUDGED_SKIP)] * len(batch["index"])
         else:
             masks = [self.masks.draw(frames, generator("mask", *key)) for key in self.keys(batch)]
         return batch | {"frame_mask": torch.stack(masks).to(self.device)}
@@ -54,7 +57,7 @@ class InterpolationStage(Stage):
         filled = self.samples(batch, self.noise(batch))
         return {
             "psnr": psnr(filled[:, :, ~mask], video[:, :, ~mask]),
-            "psnr_linear": psnr(linear_blend(video, 5)[:, :, ~mask], video[:, :, ~mask]),
+            "psnr_linear": psnr(linear_blend(video, JUDGED_SKIP)[:, :, ~mask], video[:, :, ~mask]),
         }
 
 
@@ -71,6 +74,11 @@ class InterpolationDataModule(DecoderDataModule):
         self, clip: str, fps: FpsDistribution | float = FpsDistribution(beta_end=(1, 1)), **options: Any
     ) -> None:
         super().__init__(clip, fps=fps, **options)
+        if self.frames <= JUDGED_SKIP or (self.frames - 1) % JUDGED_SKIP:
+            raise ConfigError(
+                f"data.frames {self.frames}: interpolation is judged on every {JUDGED_SKIP}th frame given; "
+                f"choose a multiple of {JUDGED_SKIP}, plus 1, for example 16"
+            )
 
 
 def linear_blend(video: Tensor, frame_skip: int) -> Tensor:
