@@ -213,7 +213,7 @@ for steps, words in json.loads(sys.argv[1]):
     if not child:
         die_after(steps)
         os._exit(main(words))
-    print("signal", os.WTERMSIG(os.waitpid(child, 0)[1]))
+    print("signal", os.WTERMSIG(os.waitpid(child, 0)[1]), flush=True)
 """
 RUNS = {"plain": ([], []), "accumulation": (["--trainer.accumulate_grad_batches", "2"], ["--data.num_workers", "1"])}
 
