@@ -21,6 +21,7 @@ from lightning_mav.checkpoint.resume import RunFolder
 from lightning_mav.checkpoint.saving import RunCheckpoint
 from lightning_mav.errors import ConfigError, MachineError
 from lightning_mav.messages import explain, option_names
+from lightning_mav.predictions import PredictionWriter
 from lightning_mav.stages.base import Stage, StageDataModule
 
 SAVED_SECTIONS = ("seed_everything", "checkpoint_every", "trainer", "model", "data")
@@ -132,6 +133,8 @@ class MavCLI(LightningCLI):
         if self.subcommand == "fit" and not config.get("fast_dev_run"):
             checkpoint = RunCheckpoint(run.checkpoints, self._get(self.config_init, "checkpoint_every"))
             settings["callbacks"] = [*_as_list(config.get("callbacks")), checkpoint]
+        if self.subcommand == "predict":
+            settings["callbacks"] = [PredictionWriter(run.path / "samples" / "predict")]
         return settings
 
 
