@@ -16,6 +16,7 @@ from lightning_mav.checkpoint.resolve import newest_checkpoint, step_of
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted([*ROOT.glob("configs/*.yaml"), *ROOT.glob("configs/demo/*.yaml")])
 RUN_OF = {path: re.search(r"--run (\S+)", path.read_text())[1] for path in CONFIGS}
+OVERLAYS = sorted(ROOT.glob("configs/demo/full/*.yaml"))
 NAMES = [str(path.relative_to(ROOT / "configs")) for path in CONFIGS]
 
 TRAINER = ["accelerator=cpu", "max_steps=2", "val_check_interval=2", "check_val_every_n_epoch=null"]
@@ -93,6 +94,12 @@ def test_every_configuration_runs(fit, path):
     assert step_of(newest_checkpoint(run).resolve()) == 2
     name = yaml.safe_load(path.read_text())["model"]["class_path"].rpartition(".")[2]
     assert type(load_model(run)).__name__ == name.removesuffix("Stage")
+
+
+@pytest.mark.parametrize("path", OVERLAYS, ids=[path.stem for path in OVERLAYS])
+def test_every_overlay_fits_its_configuration(path, tmp_path):
+    base = path.parents[1] / path.name
+    assert main(["fit", "--config", str(base), "--config", str(path), "--run", str(tmp_path), "--print_config"]) == 0
 
 
 @pytest.mark.parametrize("name", ["clip", "prior", "decoder", "interpolation", "sr_spacetime", "sr_spatial"])
