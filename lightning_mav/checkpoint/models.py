@@ -68,7 +68,7 @@ def hand_over(path: str | Path, model: nn.Module) -> list[str]:
     Raises:
         CheckpointError: A weight does not fit, is unknown, or one that is no temporal one is missing.
     """
-    _, state = read_model(path)
+    description, state = read_model(path)
     own = {key: value.shape for key, value in model.state_dict().items()}
     wrong = [f"{k} {tuple(v.shape)} for {tuple(own[k])}" for k, v in state.items() if k in own and v.shape != own[k]]
     unknown = [key for key in state if key not in own]
@@ -77,7 +77,8 @@ def hand_over(path: str | Path, model: nn.Module) -> list[str]:
     for problem, keys in (("sizes differ", wrong), ("unknown weights", unknown), ("missing weights", needed)):
         if keys:
             raise CheckpointError(
-                f"{path}: does not fit this {model.name}: {problem}: {', '.join(keys[:3])} ({len(keys)} in all); "
+                f"{path}: the {description['model']} there does not fit this {model.name}: {problem}: "
+                f"{', '.join(keys[:3])} ({len(keys)} in all); "
                 "give init_from a model of the same network"
             )
     model.load_state_dict(state, strict=False)

@@ -19,6 +19,8 @@ from lightning_mav.errors import CheckpointError, ConfigError, MachineError
 # The other arguments of the Trainer are length, logging and hardware, which may change.
 FIXED_TRAINER_KEYS = ("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm")
 FREE_DATA_KEYS = ("num_workers",)
+STAGE_KEYS = ("model.class_path:", "data.class_path:")
+SHOWN = 8  # differences that a refusal names
 
 
 @dataclass(frozen=True)
@@ -100,9 +102,12 @@ class RunFolder:
         if not self.config.is_file():
             return
         changes = differences(yaml.safe_load(self.config.read_text()), config)
+        if other := [change for change in changes if change.startswith(STAGE_KEYS)]:
+            raise ConfigError(f"{self.path} is a run of another kind: {', '.join(other)}; choose another --run")
         if changes:
+            more = f" and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
             raise ConfigError(
-                f"{self.path} was trained with other settings: {', '.join(changes)}; "
+                f"{self.path} was trained with other settings: {', '.join(changes[:SHOWN])}{more}; "
                 f"start a new run with --model.init_from {self.path}"
             )
 

@@ -157,7 +157,7 @@ def test_a_description_is_read_without_building_the_model(folder):
     [("prior", "sizes differ"), ("interpolation", "unknown weights: network.input_blocks.0.0.extra.weight")],
 )
 def test_only_a_model_of_the_same_network_hands_its_weights_over(folder, start, said):
-    with pytest.raises(CheckpointError, match=f"does not fit this decoder: {said}") as failure:
+    with pytest.raises(CheckpointError, match=f"the {start} there does not fit this decoder: {said}") as failure:
         hand_over(folder / start, Decoder(CONFIGS["decoder"]))
     assert "\n" not in str(failure.value)
 

@@ -55,6 +55,16 @@ def test_everything_else_is_shown(other, shown, tmp_path):
     assert shown in str(failure.value)
 
 
+def test_many_differences_are_cut_short_and_another_stage_is_named_alone(tmp_path):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG))
+    with pytest.raises(ConfigError, match="and 12 more; start a new run"):
+        RunFolder(tmp_path).check_unchanged(changed("data", **{f"option{i}": i for i in range(20)}))
+    other = {**changed("data", batch_size=4), "model": {"class_path": "Y", "init_args": {"lr": 0.2}}}
+    with pytest.raises(ConfigError, match=r"another kind: model.class_path: X -> Y; choose another --run") as failure:
+        RunFolder(tmp_path).check_unchanged(other)
+    assert "lr" not in str(failure.value)
+
+
 def test_prepare_makes_the_folders_and_removes_what_a_killed_run_left(tmp_path):
     run = RunFolder(tmp_path / "run")
     run.prepare()
