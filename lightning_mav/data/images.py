@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from lightning_mav.data.listing import Entry, list_files, read_caption, require_regular_file
 from lightning_mav.data.moving_shapes import MovingShapeImages
 from lightning_mav.data.transforms import Augmentation, prepare
-from lightning_mav.errors import DataError
+from lightning_mav.errors import ConfigError, DataError
 from lightning_mav.seeding import generator
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
@@ -89,6 +89,8 @@ class ImageDataset(Dataset[dict[str, Any]]):
     """
 
     def __init__(self, source: ImageSource, size: int, seed: int, augment: Augmentation = "none") -> None:
+        if size < 1:
+            raise ConfigError(f"data.size: expected at least 1 pixel, got {size}")
         self.source, self.size, self.seed = source, size, seed
         self.augment: Augmentation = augment
 

@@ -13,7 +13,7 @@ from lightning_mav.data.listing import list_files
 from lightning_mav.data.moving_shapes import MovingShapeVideos
 from lightning_mav.data.readers import VideoReader, open_video
 from lightning_mav.data.transforms import Augmentation, prepare
-from lightning_mav.errors import DataError
+from lightning_mav.errors import ConfigError, DataError
 from lightning_mav.seeding import generator
 
 EXTENSIONS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".gif")
@@ -100,6 +100,8 @@ class VideoDataset(Dataset[dict[str, Any]]):
         seed: int,
         augment: Augmentation = "none",
     ) -> None:
+        if size < 1 or num_frames < 1:
+            raise ConfigError(f"data.size {size} and data.frames {num_frames} must be at least 1")
         self.source, self.size, self.num_frames, self.fps, self.seed = source, size, num_frames, fps, seed
         self.augment: Augmentation = augment
 

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from lightning_mav.data.images import ImageDataset, open_images, read_image
 from lightning_mav.data.order import EndlessBatches
-from lightning_mav.errors import DataError
+from lightning_mav.errors import ConfigError, DataError
 
 
 def test_a_folder_gives_square_samples_with_captions(image_folder):
@@ -44,6 +44,11 @@ def test_sources_pickle(image_folder):
     for source in (open_images(str(image_folder), "train", 16), open_images("moving_shapes", "val", 16)):
         copy = pickle.loads(pickle.dumps(source))
         assert torch.equal(copy.image(1), source.image(1)) and copy.caption(1) == source.caption(1)
+
+
+def test_samples_without_pixels_are_refused(image_folder):
+    with pytest.raises(ConfigError, match=r"data.size: expected at least 1 pixel, got 0"):
+        ImageDataset(open_images(str(image_folder), "train", 8), 0, seed=0)
 
 
 def test_images_without_captions_are_images(tmp_path):

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 from lightning_mav.data.fps import FpsDistribution
 from lightning_mav.data.order import EndlessBatches
 from lightning_mav.data.videos import VideoDataset, VideoFiles, open_videos, pick_frames
-from lightning_mav.errors import DataError
+from lightning_mav.errors import ConfigError, DataError
 
 THIRTY = np.arange(300) / 30
 
@@ -90,6 +90,12 @@ def test_too_short_videos_are_named_with_both_numbers(video_folder, shared_data)
         VideoDataset(VideoFiles([str(video_folder / "a.mp4")]), 16, 76, 10.0, seed=0)[0, 0]
     with pytest.raises(DataError, match=r"h265\.mp4: 10 frames"):
         VideoDataset(VideoFiles([str(shared_data / "clips/h265.mp4")]), 16, 16, 10.0, seed=0)[0, 0]
+
+
+@pytest.mark.parametrize(("size", "num_frames"), [(0, 4), (8, 0)])
+def test_samples_without_pixels_or_frames_are_refused(video_folder, size, num_frames):
+    with pytest.raises(ConfigError, match=f"data.size {size} and data.frames {num_frames} must be at least 1"):
+        VideoDataset(open_videos(str(video_folder), "train", 8), size, num_frames, 8.0, seed=0)
 
 
 def test_real_clips_become_samples(shared_data):
