@@ -97,6 +97,8 @@ def exit_code(error: BaseException) -> int | None:
 def one_line(error: BaseException) -> str:
     """Return the error's message on one line."""
     text = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        text = f"{error.filename}: {error.strerror}; check the path, its permissions and the free space"
     return " ".join(text.split()) or type(error).__name__
 
 

@@ -11,6 +11,7 @@ import yaml
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning_utilities.core.rank_zero import rank_zero_only
@@ -22,6 +23,7 @@ from lightning_mav.checkpoint.saving import RunCheckpoint
 from lightning_mav.errors import ConfigError, MachineError
 from lightning_mav.messages import explain, option_names
 from lightning_mav.predictions import PredictionWriter
+from lightning_mav.progress import RunProgressBar
 from lightning_mav.stages.base import Stage, StageDataModule
 
 SAVED_SECTIONS = ("seed_everything", "checkpoint_every", "trainer", "model", "data")
@@ -127,15 +129,25 @@ class MavCLI(LightningCLI):
 
     def _run_settings(self, run: RunFolder, config: Namespace) -> dict[str, Any]:
         """Return the trainer arguments that keep logs, samples and checkpoints in the run folder."""
-        settings: dict[str, Any] = {"default_root_dir": str(run.path)}
+        settings: dict[str, Any] = {"default_root_dir": str(run.path), "callbacks": self._callbacks(run, config)}
         if config.get("logger") in (None, True):
             settings["logger"] = TensorBoardLogger(run.path, name="", version="logs")
-        if self.subcommand == "fit" and not config.get("fast_dev_run"):
-            checkpoint = RunCheckpoint(run.checkpoints, self._get(self.config_init, "checkpoint_every"))
-            settings["callbacks"] = [*_as_list(config.get("callbacks")), checkpoint]
-        if self.subcommand == "predict":
-            settings["callbacks"] = [PredictionWriter(run.path / "samples" / "predict")]
         return settings
+
+    def _callbacks(self, run: RunFolder, config: Namespace) -> list[Any]:
+        """Return the configuration's callbacks and those that every run has."""
+        callbacks = _as_list(config.get("callbacks")) if self.subcommand != "predict" else []
+        if self.subcommand == "fit" and not config.get("fast_dev_run"):
+            callbacks.append(RunCheckpoint(run.checkpoints, self._get(self.config_init, "checkpoint_every")))
+        if self.subcommand == "predict":
+            callbacks.append(PredictionWriter(run.path / "samples" / "predict"))
+        has_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
+        return callbacks if has_bar or config.get("enable_progress_bar") is False else [*callbacks, RunProgressBar()]
+
+    def after_fit(self) -> None:
+        """Say where the results lie."""
+        step, run = self.trainer.global_step, self.trainer.default_root_dir
+        say(f"step {step} reached; {run} holds checkpoints/, samples/ and logs/ (TensorBoard)")
 
 
 def with_config_of_run(args: list[str]) -> list[str]:
@@ -177,6 +189,7 @@ def silence() -> None:
     warnings.filterwarnings("ignore", ".*your dataloader is not resumable")  # the position is derived from the step
     warnings.filterwarnings("ignore", "LightningCLI.s args parameter")  # main passes the same words on
     warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")  # inside Lightning
+    warnings.filterwarnings("ignore", "You are using a custom batch sampler")  # ours keeps the last batch
     logging.getLogger("lightning.pytorch.trainer.connectors.checkpoint_connector").setLevel(logging.WARNING)
     tips = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     tips.addFilter(lambda record: "Tip:" not in record.getMessage())

@@ -141,6 +141,14 @@ def test_a_run_is_one_folder(capsys):
     assert weights()["stage"] == "ToyStage"
 
 
+def test_the_bar_counts_steps_and_the_end_says_where_the_results_lie(capsys):
+    assert fit("--trainer.enable_progress_bar", "true", "--trainer.logger", "true") == 0
+    shown = capsys.readouterr()
+    assert "training: " in shown.err + shown.out
+    assert "v_num" not in shown.err + shown.out
+    assert "step 8 reached; run holds checkpoints/, samples/ and logs/" in shown.out
+
+
 def test_a_finished_run_says_so_and_a_longer_one_resumes(capsys):
     assert fit() == 0
     assert fit() == 0

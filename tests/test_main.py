@@ -85,6 +85,11 @@ def test_exit_code_by_kind(error, code, monkeypatch, capsys):
     assert capsys.readouterr().err.count("\n") == (not isinstance(error, SystemExit))
 
 
+def test_an_error_of_the_file_system_names_the_file_and_what_to_look_at():
+    error = PermissionError(errno.EACCES, "Permission denied", "/out")
+    assert command.one_line(error) == "/out: Permission denied; check the path, its permissions and the free space"
+
+
 def test_a_bug_is_not_hidden(monkeypatch):
     monkeypatch.setattr(command, "dispatch", lambda argv: [][1])
     with pytest.raises(IndexError):
