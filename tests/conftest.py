@@ -1,5 +1,6 @@
 """Fixtures that several parts use: real clips where they stand, and tiny folders of files."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -44,3 +45,13 @@ def video_folder(tmp_path_factory):
     for name, fps in (("a.mp4", 30), ("b.mkv", 24), ("c.mp4", 12)):
         write_mp4(folder / name, counting_frames(60), fps)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _no_log_handler_outlives_its_test():
+    """Hydra gives the root logger a handler for the captured stdout, which is closed when the test is over."""
+    before = list(logging.root.handlers)
+    yield
+    for handler in list(logging.root.handlers):
+        if type(handler) is logging.StreamHandler and handler not in before:
+            logging.root.removeHandler(handler)
