@@ -99,6 +99,8 @@ def one_line(error: BaseException) -> str:
     text = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
     if isinstance(error, OSError) and error.filename and error.strerror:
         text = f"{error.filename}: {error.strerror}; check the path, its permissions and the free space"
+    if "Original Traceback" in text:  # a data worker's error, whose message torch wraps in the worker's traceback
+        text = text[text.rindex(f"{type(error).__name__}: ") :].partition(": ")[2]
     return " ".join(text.split()) or type(error).__name__
 
 

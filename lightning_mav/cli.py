@@ -19,7 +19,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from lightning_mav.checkpoint.io import SafeCheckpointIO, write_atomically
 from lightning_mav.checkpoint.resolve import step_of
 from lightning_mav.checkpoint.resume import RunFolder
-from lightning_mav.checkpoint.saving import RunCheckpoint
+from lightning_mav.checkpoint.saving import RunCheckpoint, Stopped
 from lightning_mav.errors import ConfigError, MachineError
 from lightning_mav.messages import explain, option_names
 from lightning_mav.predictions import PredictionWriter
@@ -213,3 +213,6 @@ def main(args: list[str]) -> None:
         )
     except NothingToDo as finished:
         say(str(finished))
+    except Stopped:
+        say("stopped by a signal after a whole step, which is saved; the same command goes on from there")
+        raise

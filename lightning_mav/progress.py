@@ -14,6 +14,11 @@ class RunProgressBar(TQDMProgressBar):
         super().on_train_epoch_start(trainer)
         self.train_progress_bar.set_description("training")
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave the bar's line to what is said next."""
+        if self.is_enabled:
+            print(flush=True)
+
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Return what stands at the end of the bar."""
         metrics = super().get_metrics(trainer, pl_module)

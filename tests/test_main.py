@@ -85,6 +85,18 @@ def test_exit_code_by_kind(error, code, monkeypatch, capsys):
     assert capsys.readouterr().err.count("\n") == (not isinstance(error, SystemExit))
 
 
+def test_an_error_in_a_data_worker_is_one_line_too():
+    from torch._utils import ExceptionWrapper
+
+    try:
+        raise DataError("a.mp4: 5 frames: too few; remove the file")
+    except DataError:
+        wrapper = ExceptionWrapper(where="in DataLoader worker process 0")
+    with pytest.raises(DataError) as failure:
+        wrapper.reraise()
+    assert command.one_line(failure.value) == "a.mp4: 5 frames: too few; remove the file"
+
+
 def test_an_error_of_the_file_system_names_the_file_and_what_to_look_at():
     error = PermissionError(errno.EACCES, "Permission denied", "/out")
     assert command.one_line(error) == "/out: Permission denied; check the path, its permissions and the free space"

@@ -117,7 +117,7 @@ class VideoDataset(Dataset[dict[str, Any]]):
         if len(reader.timestamps) < self.num_frames:
             raise DataError(
                 f"{reader.name}: {len(reader.timestamps)} frames, but a sample needs {self.num_frames};"
-                " remove the file or lower data.num_frames"
+                " remove the file or lower data.frames"
             )
         indices, fps = pick_frames(reader.timestamps, self.num_frames, wished, place)
         unique, places = np.unique(indices, return_inverse=True)  # variable-rate videos can hold a frame for long
