@@ -14,6 +14,7 @@ from torch import Tensor
 from lightning_mav.diffusion.guidance import Condition
 from lightning_mav.diffusion.noise import NoiseStream
 from lightning_mav.diffusion.samplers import OnStep
+from lightning_mav.errors import ConfigError
 from lightning_mav.models.base import DiffusionModel, Objective, Sampling, device_of, shuffle, unshuffle
 from lightning_mav.networks.unet import UNet, UNetConfig
 
@@ -57,6 +58,8 @@ class SuperResolution(DiffusionModel):
 
     def __init__(self, config: SuperResolutionConfig) -> None:
         super().__init__(config.objective, config.sampling, clip_x0=None if config.residual_std else 1.0)
+        if config.frames_per_chunk < 1:
+            raise ConfigError(f"model.config.frames_per_chunk is {config.frames_per_chunk}; at least 1 frame is needed")
         self.config = config
         pixels = 3 * config.unshuffle**2
         variance = 2 if config.objective.learns_variance else 1

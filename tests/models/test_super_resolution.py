@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from lightning_mav.errors import ConfigError
 from lightning_mav.models.base import Objective, Sampling
 from lightning_mav.models.super_resolution import (
     SpacetimeSR,
@@ -126,3 +127,8 @@ def test_the_default_network_has_no_attention():
     with torch.device("meta"):
         model = SuperResolution(SuperResolutionConfig())
     assert not [name for name, _ in model.named_modules() if name.endswith(("qkv", "temporal"))]
+
+
+def test_no_frames_at_once_are_refused(make):
+    with pytest.raises(ConfigError, match="frames_per_chunk is 0"):
+        make(frames_per_chunk=0)
