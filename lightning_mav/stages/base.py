@@ -89,14 +89,22 @@ class Stage(LightningModule):
         """Return the stage's own measures of quality on one held-out batch, each a mean over the batch."""
         raise NotImplementedError
 
+    def check_size(self, data: Any) -> None:
+        """Require frames of a size that the model can take; the default takes any.
+
+        Raises:
+            ConfigError: The data module gives another size.
+        """
+
     # training
 
     def setup(self, stage: str) -> None:
-        """Check that CLIP fits the model, and start a new run from ``init_from``; a resumed one has its checkpoint.
+        """Check that the data fit the model, and start a new run from ``init_from``; a resumed one has its checkpoint.
 
         Raises:
-            ConfigError: The data's CLIP has another width than the model.
+            ConfigError: The data's CLIP has another width than the model, or its frames another size.
         """
+        self.check_size(self.trainer.datamodule)  # type: ignore[attr-defined]
         clip = getattr(self.trainer.datamodule, "clip", None)  # type: ignore[attr-defined]
         if clip is not None and self.embedding_dim not in (None, clip.embedding_dim):
             raise ConfigError(
@@ -296,6 +304,17 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     kept = [p for name, p in trained if p.ndim <= 1 or is_dirac(name)]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
+
+
+def check_multiple(key: str, size: int, multiple: int) -> None:
+    """Require a size in pixels that a network can halve as often as it does.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    if size < 1 or size % multiple:
+        near = max(1, round(size / multiple)) * multiple
+        raise ConfigError(f"{key}: {size} pixels, but the network takes multiples of {multiple}; choose {near}")
 
 
 def _size(batch: Batch) -> int:

@@ -13,9 +13,10 @@ from lightning_mav.data.fps import FpsDistribution
 from lightning_mav.data.images import ImageDataset, open_images
 from lightning_mav.data.videos import VideoDataset, open_videos
 from lightning_mav.diffusion.noise import NoiseStream
+from lightning_mav.errors import ConfigError
 from lightning_mav.models.decoder import Decoder, DecoderConfig
 from lightning_mav.seeding import generator
-from lightning_mav.stages.base import Batch, Stage, StageDataModule
+from lightning_mav.stages.base import Batch, Stage, StageDataModule, check_multiple
 
 
 class DecoderStage(Stage):
@@ -35,6 +36,10 @@ class DecoderStage(Stage):
     def embedding_dim(self) -> int | None:
         """Width of the CLIP embeddings that the decoder takes."""
         return self.model.config.network.image_embedding_dim
+
+    def check_size(self, data: Any) -> None:
+        """Require the size that the model is configured to make."""
+        check_image_size(data, self.model.config)
 
     def condition(self, batch: Batch) -> Batch:
         """Drop the frame rate of images, which are videos of one frame."""
@@ -104,6 +109,19 @@ class DecoderDataModule(StageDataModule):
         keys = zip(batch["index"].tolist(), batch["position"].tolist(), strict=True)
         frames = [torch.randint(video.shape[2], (), generator=generator("frame", self.seed, *key)) for key in keys]
         return torch.stack([one[:, int(frame)] for one, frame in zip(video, frames, strict=True)])
+
+
+def check_image_size(data: Any, config: DecoderConfig) -> None:
+    """Require frames of the size that a decoder is configured to make.
+
+    Raises:
+        ConfigError: They have another, or one that its network cannot take.
+    """
+    check_multiple("model.config.image_size", config.image_size, config.network.downsampling * config.unshuffle)
+    if data.size != config.image_size:
+        raise ConfigError(
+            f"data.size: {data.size}, but model.config.image_size is {config.image_size}; make them equal"
+        )
 
 
 def frame_difference(video: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from lightning_mav.models.decoder import DecoderConfig
 from lightning_mav.models.interpolation import Interpolation, MaskDistribution, frame_mask
 from lightning_mav.seeding import generator
 from lightning_mav.stages.base import Batch, Stage
-from lightning_mav.stages.decoder import DecoderDataModule
+from lightning_mav.stages.decoder import DecoderDataModule, check_image_size
 
 JUDGED_SKIP = 5  # the paper's
 
@@ -37,6 +37,10 @@ class InterpolationStage(Stage):
     def embedding_dim(self) -> int | None:
         """Width of the CLIP embeddings that the network takes."""
         return self.model.config.network.image_embedding_dim
+
+    def check_size(self, data: Any) -> None:
+        """Require the size that the model is configured to make."""
+        check_image_size(data, self.model.config)
 
     def condition(self, batch: Batch) -> Batch:
         """Add the mask of given frames, a function of (seed, index, position); judging always masks at one skip."""

@@ -1,5 +1,6 @@
 """Training of super-resolution: SR_l on images, then over space and time on unlabelled video; SR_h frame by frame."""
 
+from math import lcm
 from typing import Any, Literal
 
 import torch
@@ -11,6 +12,7 @@ from lightning_mav.data.images import ImageDataset, open_images
 from lightning_mav.data.transforms import Degradation, downsample
 from lightning_mav.data.videos import VideoDataset, open_videos
 from lightning_mav.diffusion.noise import NoiseStream
+from lightning_mav.errors import ConfigError
 from lightning_mav.models.super_resolution import (
     SpacetimeSR,
     SpatialSR,
@@ -19,7 +21,7 @@ from lightning_mav.models.super_resolution import (
     upsample,
 )
 from lightning_mav.seeding import generator
-from lightning_mav.stages.base import Batch, Stage, StageDataModule
+from lightning_mav.stages.base import Batch, Stage, StageDataModule, check_multiple
 from lightning_mav.stages.interpolation import psnr
 
 
@@ -27,6 +29,18 @@ class _SuperResolutionStage(Stage):
     """Both super-resolution stages: the same training, another model."""
 
     model: SuperResolution
+
+    def check_size(self, data: Any) -> None:
+        """Require the model's scale, and large frames that both it and the network can divide."""
+        config = self.model.config
+        if data.scale != config.scale:
+            raise ConfigError(f"data.scale: {data.scale}, but model.config.scale is {config.scale}; make them equal")
+        multiple = lcm(config.scale, config.network.downsampling * config.unshuffle)
+        check_multiple("data.size", data.size, multiple)
+        if data.crop is not None:
+            check_multiple("data.crop", data.crop, multiple)
+            if data.crop > data.size:
+                raise ConfigError(f"data.crop: {data.crop} is larger than data.size {data.size}; lower it")
 
     def samples(self, batch: Batch, noise: NoiseStream) -> Tensor:
         """Return the enlarged frames, (B, 3, F, H, W)."""
