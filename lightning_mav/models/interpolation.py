@@ -211,6 +211,3 @@ def _given(video: Tensor, mask: Tensor) -> Tensor:
     """Return the further input, (B, 4, F, H, W): given frames with zeros elsewhere, and the mask."""
     m = mask[:, None, :, None, None].to(video.dtype)
     return torch.cat([video * m, m.expand(-1, -1, -1, *video.shape[-2:])], 1)
-
-
-InterpolationConfig = DecoderConfig

@@ -83,15 +83,6 @@ def tokenize(texts: Sequence[str]) -> Tensor:
     return tokens
 
 
-def weights_fingerprint(network: nn.Module, preprocessing: str) -> str:
-    """Return a short hash of a network's weights and of its preprocessing."""
-    digest = hashlib.sha256(preprocessing.encode())
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
-
-
 @dataclass(frozen=True)
 class Preprocessing:
     """What a CLIP expects of its input.
