@@ -17,7 +17,7 @@ from lightning_mav.diffusion.process import prediction_target
 from lightning_mav.diffusion.samplers import OnStep
 from lightning_mav.errors import ConfigError
 from lightning_mav.models.base import Sampling, device_of
-from lightning_mav.models.decoder import Decoder, DecoderConfig
+from lightning_mav.models.decoder import Decoder
 
 MaskKind = Literal["regular", "first", "last", "both_ends", "prefix", "suffix"]
 
