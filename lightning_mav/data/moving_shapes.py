@@ -52,10 +52,13 @@ def caption_of(shape: str, foreground: str, background: str) -> str:
 
 Look = tuple[str, str, str]
 LOOKS: list[Look] = list(product(SHAPES, FOREGROUNDS, BACKGROUNDS))
-# One colour for each pair of shape and background: each shape and background is held out 4 times, each colour 2 or 3.
+# One colour for each pair of shape and background, so that any two attributes are still seen together, with all values
+# of the third but one at most: each shape and background is held out 4 times, each colour 2 or 3.
+_FIRST_COLOUR = {"ring": 2, "square": 3, "triangle": 5, "cross": 0}
 HELD_OUT_LOOKS: list[Look] = [
-    (shape, list(FOREGROUNDS)[i % len(FOREGROUNDS)], background)
-    for i, (shape, background) in enumerate(product(SHAPES, BACKGROUNDS))
+    (shape, list(FOREGROUNDS)[(_FIRST_COLOUR[shape] + i) % len(FOREGROUNDS)], background)
+    for shape in SHAPES
+    for i, background in enumerate(BACKGROUNDS)
 ]
 TRAIN_LOOKS = [look for look in LOOKS if look not in HELD_OUT_LOOKS]
 CAPTIONS = [caption_of(*look) for look in LOOKS]
