@@ -164,7 +164,10 @@ def _comparison(sets: Mapping[str, VideoSet]) -> str:
 def _compared(i: int, columns: Sequence[VideoSet]) -> str:
     if i >= len(columns[0].rows):
         return ""
-    cells = "".join(f"<td>{_optional(videos.folder / f'{i:06d}.webp')}</td>" for videos in columns)
+    pictures = [_optional(videos.folder / f"{i:06d}.webp") for videos in columns]
+    if not any(pictures):
+        return ""
+    cells = "".join(f"<td>{picture}</td>" for picture in pictures)
     return f"<tr><th>{escape(columns[0].rows[i]['caption'])}</th>{cells}</tr>"
 
 

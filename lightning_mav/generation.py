@@ -32,7 +32,7 @@ def open_pipeline(
         folder: The pipeline folder.
         replaced: Where single parts lie instead; None leaves a part as it is.
         device: ``auto`` takes a GPU if there is one.
-        precision: ``auto`` is bf16 on a GPU and float32 elsewhere.
+        precision: ``auto`` is bf16 where the hardware multiplies matrices in it, float32 elsewhere.
         batch_size: Most videos that go through a part at once.
 
     Raises:
@@ -44,9 +44,14 @@ def open_pipeline(
     if device == "cuda" and not torch.cuda.is_available():
         raise MachineError("device: torch sees no GPU; take --device cpu, or see python -m lightning_mav doctor")
     chosen = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
-    exact = precision if precision != "auto" else "bf16" if chosen == "cuda" else "float32"
+    exact = _native_precision(chosen) if precision == "auto" else precision
     parts = {name: path for name, path in replaced.items() if path}
     return MakeAVideo.from_folder(folder, parts, device=chosen, precision=exact, batch_size=batch_size)
+
+
+def _native_precision(device: str) -> Literal["bf16", "float32"]:
+    """Return bf16 for a GPU, or a CPU with matrix units for it (AMX); elsewhere it would be emulated, and slow."""
+    return "bf16" if device == "cuda" or torch.cpu.get_capabilities().get("amx_bf16") else "float32"
 
 
 def configs_of(pipeline: MakeAVideo, parts: Sequence[Part]) -> dict[str, Any]:

@@ -55,10 +55,19 @@ def check_format(path: str | Path, fps: float) -> None:
         )
 
 
+def write_image(image: Tensor, path: str | Path) -> None:
+    """Write an image (3, H, W) in [-1, 1] as PNG, pixel by pixel."""
+    _write_png(to_uint8(image[:, None])[0], path)
+
+
 def write_sheet(videos: Sequence[Tensor], path: str | Path, num_frames: int = 8, gap: int = 2) -> None:
     """Write a contact sheet as PNG; see ``contact_sheet``."""
+    _write_png(contact_sheet(videos, num_frames, gap), path)
+
+
+def _write_png(pixels: Tensor, path: str | Path) -> None:
     buffer = io.BytesIO()
-    Image.fromarray(contact_sheet(videos, num_frames, gap).numpy()).save(buffer, "PNG")
+    Image.fromarray(pixels.cpu().numpy()).save(buffer, "PNG")
     write_atomically(path, lambda file: file.write(buffer.getvalue()))
 
 

@@ -10,7 +10,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from lightning_mav.checkpoint.io import write_atomically
-from lightning_mav.media import write_sheet, write_video
+from lightning_mav.media import write_image, write_video
 
 IMAGE_FPS = 8.0  # of videos whose stage has no frame rate
 
@@ -56,7 +56,7 @@ def write_sample(sample: Tensor, stem: Path, fps: float) -> Path:
     if kind == ".mp4":
         write_video(sample, path, fps)
     elif kind == ".png":
-        write_sheet([sample], path, num_frames=1, gap=0)
+        write_image(sample[:, 0], path)
     else:
         write_atomically(path, lambda file: file.write(save({"embedding": sample.contiguous()})))
     return path

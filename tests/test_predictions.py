@@ -15,8 +15,9 @@ def test_a_video_keeps_frames_and_rate(tmp_path, fps):
     assert (len(times) - 1) / (times[-1] - times[0]) == pytest.approx(fps, rel=0.01)
 
 
-def test_an_image_keeps_its_pixels(tmp_path):
-    image = torch.rand(3, 1, 64, 64) * 2 - 1
+@pytest.mark.parametrize("size", [16, 64])
+def test_an_image_keeps_its_pixels(tmp_path, size):
+    image = torch.rand(3, 1, size, size) * 2 - 1
     path = write_sample(image, tmp_path / "a", 1.0)
     assert path.suffix == ".png"
     assert (read_image(path).permute(2, 0, 1) / 127.5 - 1 - image[:, 0]).abs().max() <= 1 / 127.5

@@ -16,6 +16,8 @@ from lightning_mav.errors import CheckpointError
 from lightning_mav.models import MODELS
 from lightning_mav.networks.pseudo3d import is_temporal
 
+OUTPUT = "network.out.2."  # the last layer of a U-Net
+
 
 def describe(model: nn.Module) -> dict[str, Any]:
     """Return name, format version and configuration of a model as plain containers."""
@@ -63,14 +65,17 @@ def hand_over(path: str | Path, model: nn.Module) -> list[str]:
     """Start ``model`` from the weights at ``path`` and return the names of parameters that keep their fresh values.
 
     Those may only be temporal ones, fps ones and extra input channels: a 2D network inflated to space and time starts
-    as exactly that network on each frame (paper section 3.2).
+    as exactly that network on each frame (paper section 3.2). A model that is to learn its variance takes the mean's
+    weights, and starts halfway between the two fixed variances.
 
     Raises:
         CheckpointError: A weight does not fit, is unknown, or one that is no temporal one is missing.
     """
     description, state = read_model(path)
-    own = {key: value.shape for key, value in model.state_dict().items()}
-    wrong = [f"{k} {tuple(v.shape)} for {tuple(own[k])}" for k, v in state.items() if k in own and v.shape != own[k]]
+    own = model.state_dict()
+    state = {key: _with_variance(key, value, own.get(key)) for key, value in state.items()}
+    pairs = [(key, value.shape, own[key].shape) for key, value in state.items() if key in own]
+    wrong = [f"{key} {tuple(given)} for {tuple(wanted)}" for key, given, wanted in pairs if given != wanted]
     unknown = [key for key in state if key not in own]
     missing = [key for key in own if key not in state]
     needed = [key for key in missing if not is_temporal(key.removeprefix("network."))]
@@ -83,6 +88,15 @@ def hand_over(path: str | Path, model: nn.Module) -> list[str]:
             )
     model.load_state_dict(state, strict=False)
     return missing
+
+
+def _with_variance(key: str, value: Tensor, fresh: Tensor | None) -> Tensor:
+    """Put an output layer's weights before ``fresh`` ones for as many channels of learned variance, if there are."""
+    if fresh is None or not key.startswith(OUTPUT) or len(fresh) != 2 * len(value):
+        return value
+    wider = fresh.detach().to(value, copy=True)
+    wider[tuple(slice(size) for size in value.shape)] = value
+    return wider
 
 
 def _load_strictly(model: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:

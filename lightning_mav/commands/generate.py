@@ -55,7 +55,7 @@ def generate(
         sr_spacetime: First super-resolution to use instead.
         sr_spatial: Second super-resolution to use instead.
         device: Where to compute; auto takes a GPU if there is one.
-        precision: auto is bf16 on a GPU and float32 elsewhere.
+        precision: auto is bf16 on a GPU or a CPU with AMX, float32 elsewhere.
         batch_size: Most videos made at once.
     """
     settings = dict(locals())

@@ -35,6 +35,10 @@ class ImageSource(Protocol):
         """Return its caption, or None where there is none."""
         ...
 
+    def name(self, index: int, /) -> str:
+        """Return what error messages call it."""
+        ...
+
 
 @dataclass(frozen=True)
 class ImageFiles:
@@ -54,6 +58,10 @@ class ImageFiles:
         entry = self.entries[index]
         text = Path(entry.path).with_suffix(".txt")
         return entry.caption if entry.caption is not None or not text.exists() else read_caption(text)
+
+    def name(self, index: int) -> str:
+        """Return the path of image ``index``."""
+        return self.entries[index].path
 
 
 def read_image(path: str) -> Tensor:

@@ -197,6 +197,10 @@ class MovingShapeImages:
         """Return the caption of still ``index``."""
         return draw_scene("image", self.split, self.seed, index).caption
 
+    def name(self, index: int) -> str:
+        """Return what error messages call still ``index``."""
+        return f"moving shapes: {self.caption(index)}"
+
 
 @dataclass(frozen=True)
 class MovingShapeReader:

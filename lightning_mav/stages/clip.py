@@ -102,9 +102,7 @@ class CaptionedImages(ImageDataset):
         """
         caption = self.source.caption(index)
         if caption is None:
-            raise DataError(
-                f"image {index} of the source has no caption; add a .txt file of the same name, or a column"
-            )
+            raise DataError(f"{self.source.name(index)}: no caption; add a .txt file of the same name, or a column")
         return caption
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -184,3 +185,20 @@ def test_every_weight_that_fits_is_handed_over(folder):
     assert hand_over(folder / "decoder", model) == ["network.input_blocks.0.0.extra.weight"]
     given = load_model(folder / "decoder").state_dict()
     assert all(torch.equal(model.state_dict()[key], value) for key, value in given.items())
+
+
+@pytest.mark.parametrize("frames", [True, False])
+def test_a_learned_variance_starts_between_the_fixed_ones_and_leaves_the_mean(folder, tmp_path, frames):
+    config = CONFIGS["decoder"]
+    plain = Decoder(config if frames else replace(config, network=replace(UNET, temporal=None, fps=False)))
+    for parameter in plain.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    save_model(plain, tmp_path)
+    hybrid = Decoder(replace(config, objective=replace(OBJECTIVE, variance="learned_range")))
+    hand_over(tmp_path, hybrid)
+    x, t = torch.randn(1, 3, 4, 8, 8), torch.tensor([100])
+    condition = {"image_embedding": torch.randn(1, 6), "fps": torch.tensor([8.0])}
+    with torch.no_grad():
+        mean, variance = hybrid.call(x, t, condition).chunk(2, 1)
+        expected = torch.cat([plain.call(part, t, condition) for part in (x.split(1, 2) if not frames else [x])], 2)
+    assert (mean - expected).abs().max() < 1e-5 and not variance.any()
