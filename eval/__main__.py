@@ -1,4 +1,7 @@
-"""``python -m eval``: a Hydra application that generates, scores and reports, skipping what exists."""
+"""``python -m eval``: a Hydra application that generates, scores and reports, skipping what exists.
+
+``python -m eval baselines`` prints the published numbers instead.
+"""
 
 import logging
 import os
@@ -13,6 +16,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from eval.published import show
 from lightning_mav.__main__ import exit_code, one_line
 from lightning_mav.errors import ConfigError
 
@@ -51,6 +55,8 @@ def _evaluate(config: DictConfig) -> None:
 
 def main() -> int:
     """Run the application; return its exit code: 2 config, 3 data, 4 checkpoint, 5 machine, 130 interrupted."""
+    if sys.argv[1:] == ["baselines"]:
+        return _guarded(lambda: print(show()))
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors reach this program instead of Hydra's own printer
     return _guarded(evaluate)
 
