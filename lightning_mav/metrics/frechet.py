@@ -21,8 +21,12 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     """
     if a.mean.shape != b.mean.shape:
         raise DataError(f"features have widths {len(a.mean)} and {len(b.mean)}; both sets need the same extractor")
-    cov_a, cov_b = a.covariance, b.covariance
-    squared = (a.mean - b.mean).square().sum() + cov_a.trace() + cov_b.trace() - 2 * trace_sqrt_product(cov_a, cov_b)
+    return _distance(a, b, trace_sqrt_product(a.covariance, b.covariance))
+
+
+def _distance(a: Moments, b: Moments, trace: Tensor) -> float:
+    """Return the distance, given tr((S_a S_b)^(1/2))."""
+    squared = (a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace() - 2 * trace
     return max(0.0, float(squared))
 
 
@@ -50,9 +54,7 @@ def frechet_distance_of_features(x: Tensor, y: Tensor) -> float:
         return frechet_distance(a, b)
     left, right = x.double() - a.mean, y.double() - b.mean
     product = left @ right.T / ((a.count - 1) * (b.count - 1)) ** 0.5
-    trace = torch.linalg.svdvals(product).sum()
-    squared = (a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace() - 2 * trace
-    return max(0.0, float(squared))
+    return _distance(a, b, torch.linalg.svdvals(product).sum())
 
 
 @dataclass(frozen=True)
