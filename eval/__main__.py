@@ -1,6 +1,7 @@
 """``python -m eval``: a Hydra application that generates, scores and reports, skipping what exists.
 
-``python -m eval baselines`` prints the published numbers instead.
+``python -m eval baselines`` prints the published numbers instead, ``python -m eval weights`` which pretrained
+networks of metrics are here and where the others are published.
 """
 
 import logging
@@ -19,7 +20,9 @@ from omegaconf.errors import OmegaConfBaseException
 from eval.published import show
 from lightning_mav.__main__ import exit_code, one_line
 from lightning_mav.errors import ConfigError
+from lightning_mav.metrics.weights import overview
 
+PRINTED = {"baselines": show, "weights": overview}  # commands that need no configuration
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "eval"
 logger = logging.getLogger("eval")
 
@@ -55,8 +58,8 @@ def _evaluate(config: DictConfig) -> None:
 
 def main() -> int:
     """Run the application; return its exit code: 2 config, 3 data, 4 checkpoint, 5 machine, 130 interrupted."""
-    if sys.argv[1:] == ["baselines"]:
-        return _guarded(lambda: print(show()))
+    if len(sys.argv) == 2 and sys.argv[1] in PRINTED:
+        return _guarded(lambda: print(PRINTED[sys.argv[1]]()))
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors reach this program instead of Hydra's own printer
     return _guarded(evaluate)
 

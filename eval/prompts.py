@@ -1,0 +1,45 @@
+"""What a benchmark asks for: prompts with ids, and the hash that says which list a result rests on."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from lightning_mav.errors import DataError
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One text to make a video of.
+
+    Attributes:
+        id: Names the prompt and its video; with the run's seed it decides the noise.
+        text: What the model is given.
+        group: What shares a real counterpart: an MSR-VTT video, a UCF-101 class.
+    """
+
+    id: str
+    text: str
+    group: str
+
+
+def checked(prompts: Iterable[Prompt], source: object) -> list[Prompt]:
+    """Return prompts as a list whose ids are distinct and whose texts are not empty.
+
+    Raises:
+        DataError: No prompt, an empty text, or an id that stands twice.
+    """
+    found = list(prompts)
+    if not found:
+        raise DataError(f"{source}: holds no caption of the split asked for")
+    if empty := [prompt.id for prompt in found if not prompt.text.strip()]:
+        raise DataError(f"{source}: {len(empty)} empty captions, the first is {empty[0]}; remove them")
+    if twice := [name for name, times in Counter(prompt.id for prompt in found).items() if times > 1]:
+        raise DataError(f"{source}: {len(twice)} ids stand more than once, the first is {twice[0]}; keep one of each")
+    return found
+
+
+def list_hash(prompts: Sequence[Prompt]) -> str:
+    """Return the sha256 of ids and texts in their order, as hexadecimal digits."""
+    lines = (f"{prompt.id}\t{prompt.text}\n" for prompt in prompts)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
