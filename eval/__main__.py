@@ -20,9 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from eval.published import show
 from lightning_mav.__main__ import exit_code, one_line
 from lightning_mav.errors import ConfigError
-from lightning_mav.metrics.weights import overview
 
-PRINTED = {"baselines": show, "weights": overview}  # commands that need no configuration
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "eval"
 logger = logging.getLogger("eval")
 
@@ -54,6 +52,16 @@ def _evaluate(config: DictConfig) -> None:
     for line in below:
         logger.info("below its bar: %s", line)
     logger.info("report: %s", page)
+
+
+def _weights() -> str:
+    from lightning_mav.metrics.weights import overview  # brings torch, which no other of these commands needs
+
+    return overview()
+
+
+PRINTED = {"baselines": show, "weights": _weights}
+"""Commands that need no configuration."""
 
 
 def main() -> int:

@@ -38,8 +38,10 @@ def read_captions(path: Path, split: str = "test") -> list[Prompt]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); give the annotation file of MSR-VTT") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: is no MSR-VTT annotation; give the official json, a {{video: captions}} json or the "
-                        f"csv with the columns {','.join(CSV_COLUMNS)}") from error  # fmt: skip
+        raise DataError(
+            f"{path}: is no MSR-VTT annotation; give the official json, a {{video: captions}} json or the csv with the "
+            f"columns {','.join(CSV_COLUMNS)}"
+        ) from error
     return checked((Prompt(f"{video}#{sentence}", text, video) for video, sentence, text in captions), path)
 
 

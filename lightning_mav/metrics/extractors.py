@@ -12,26 +12,30 @@ import torch
 from torch import Tensor, nn
 
 from lightning_mav.errors import CheckpointError, DataError
-from lightning_mav.metrics import i3d as i3d_module
-from lightning_mav.metrics.c3d import NUM_CLASSES, NUM_FRAMES, SIDE, load_c3d
-from lightning_mav.metrics.i3d import I3D
+from lightning_mav.metrics.c3d import NUM_CLASSES, NUM_FRAMES, load_c3d
+from lightning_mav.metrics.i3d import I3D, LEAST_FRAMES, NUM_LOGITS
 from lightning_mav.metrics.preprocess import Preprocess
 from lightning_mav.metrics.weights import find_weights
 from lightning_mav.seeding import hashed_seed
 
 
 class Extractor(Protocol):
-    """Videos to features.
+    """Videos to features."""
 
-    Attributes:
-        name: For tables and error messages.
-        dim: D, the width of a feature.
-        fingerprint: Changes with weights and preprocessing.
-    """
+    @property
+    def name(self) -> str:
+        """For tables and error messages."""
+        ...
 
-    name: str
-    dim: int
-    fingerprint: str
+    @property
+    def dim(self) -> int:
+        """D, the width of a feature."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with weights and preprocessing."""
+        ...
 
     def __call__(self, video: Tensor) -> Tensor:
         """Return float32 features (B, D) of uint8 videos (B, 3, F, H, W)."""
@@ -44,7 +48,7 @@ class NetworkExtractor:
 
     Attributes:
         name: For tables and error messages.
-        network: Takes (B, 3, F, size, size), returns (B, D).
+        network: Takes what ``preprocess`` makes, returns (B, D).
         preprocess: From 8-bit frames to the network's input.
         dim: D.
         frames: The least and the greatest number of frames that the network takes; None for no bound.
@@ -97,8 +101,8 @@ def i3d(path: str | None = None) -> NetworkExtractor:
     except Exception as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{file.path}: is no state dict of I3D ({reason}); fetch it again") from error
-    frames = (i3d_module.LEAST_FRAMES, None)
-    return NetworkExtractor("i3d", network.eval(), Preprocess(224), i3d_module.NUM_LOGITS, frames, file.sha256)
+    frames = (LEAST_FRAMES, None)
+    return NetworkExtractor("i3d", network.eval(), Preprocess(224), NUM_LOGITS, frames, file.sha256)
 
 
 def c3d(path: str | None = None, mean: str | None = None) -> NetworkExtractor:
@@ -114,7 +118,7 @@ def c3d(path: str | None = None, mean: str | None = None) -> NetworkExtractor:
     weights, mean_clip = find_weights("c3d", path), find_weights("c3d_mean", mean)
     network = load_c3d(weights.path, mean_clip.path)
     known_by = weights.sha256 + mean_clip.sha256
-    return NetworkExtractor("c3d", network, Preprocess(SIDE), NUM_CLASSES, (NUM_FRAMES, NUM_FRAMES), known_by)
+    return NetworkExtractor("c3d", network, Preprocess(None), NUM_CLASSES, (NUM_FRAMES, NUM_FRAMES), known_by)
 
 
 def random_extractor(dim: int = 64, size: int = 32, seed: int = 0) -> NetworkExtractor:

@@ -23,6 +23,7 @@ _MIXED = {
     "Mixed_5b": (832, (256, 160, 320, 32, 128, 128)),
     "Mixed_5c": (832, (384, 192, 384, 48, 128, 128)),
 }
+_LAYERS = ("Conv3d_1a_7x7", "Conv3d_2b_1x1", "Conv3d_2c_3x3", *_MIXED)
 _POOLS = {
     "Conv3d_1a_7x7": ((1, 3, 3), (1, 2, 2)),
     "Conv3d_2c_3x3": ((1, 3, 3), (1, 2, 2)),
@@ -36,7 +37,6 @@ class I3D(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = ["Conv3d_1a_7x7", "Conv3d_2b_1x1", "Conv3d_2c_3x3", *_MIXED]
         self.add_module("Conv3d_1a_7x7", _Unit(3, 64, 7, stride=2))
         self.add_module("Conv3d_2b_1x1", _Unit(64, 64, 1))
         self.add_module("Conv3d_2c_3x3", _Unit(64, 192, 3))
@@ -47,7 +47,7 @@ class I3D(nn.Module):
     def forward(self, video: Tensor) -> Tensor:
         """Map videos (B, 3, F, 224, 224) in [-1, 1], F >= 9, to logits (B, 400)."""
         x = video
-        for name in self.stem:
+        for name in _LAYERS:
             x = self.get_submodule(name)(x)
             if name in _POOLS:
                 size, stride = _POOLS[name]

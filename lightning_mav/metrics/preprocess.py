@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -13,7 +12,7 @@ class Preprocess:
     """Geometry and range of an input; part of every extractor's fingerprint.
 
     Attributes:
-        size: Height and width of the result.
+        size: Height and width of the result; None leaves the frames as they are, for networks that resize them.
         aspect: "squash" ignores the aspect; "crop" scales the short side, then cuts the middle.
         filter: Of the resampling.
         antialias: Whether shrinking averages.
@@ -23,7 +22,7 @@ class Preprocess:
         std: Divided by after that.
     """
 
-    size: int
+    size: int | None
     aspect: Literal["squash", "crop"] = "squash"
     filter: Literal["bilinear", "bicubic"] = "bilinear"
     antialias: bool = False
@@ -36,25 +35,22 @@ class Preprocess:
         """Turn uint8 videos (B, 3, F, H, W) into float32 (B, 3, F, size, size)."""
         b, _, f = video.shape[:3]
         frames = video.transpose(1, 2).flatten(0, 1).float()
-        frames = self._cut(self._resize(frames)) / 255 * (self.high - self.low) + self.low
+        if self.size is not None:
+            frames = self._cut(self._resize(frames, self.size), self.size)
+        frames = frames / 255 * (self.high - self.low) + self.low
         mean, std = (frames.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
-        return ((frames - mean) / std).view(b, f, 3, self.size, self.size).transpose(1, 2)
+        return ((frames - mean) / std).view(b, f, *frames.shape[1:]).transpose(1, 2)
 
-    def _resize(self, frames: Tensor) -> Tensor:
+    def _resize(self, frames: Tensor, size: int) -> Tensor:
         height, width = frames.shape[-2:]
         short = min(height, width)
-        target = [self.size, self.size]
+        target = [size, size]
         if self.aspect == "crop":
-            target = [round(height * self.size / short), round(width * self.size / short)]
+            target = [round(height * size / short), round(width * size / short)]
         if target == [height, width]:
             return frames
         return F.interpolate(frames, target, mode=self.filter, align_corners=False, antialias=self.antialias)
 
-    def _cut(self, frames: Tensor) -> Tensor:
-        top, left = ((side - self.size) // 2 for side in frames.shape[-2:])
-        return frames[..., top : top + self.size, left : left + self.size]
-
-
-def to_8_bit(video: Tensor) -> Tensor:
-    """Round videos in [-1, 1] to uint8; truncating would lower 63 of the 256 levels by one."""
-    return ((video.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    def _cut(self, frames: Tensor, size: int) -> Tensor:
+        top, left = ((side - size) // 2 for side in frames.shape[-2:])
+        return frames[..., top : top + size, left : left + size]

@@ -5,7 +5,6 @@ Nothing is ever downloaded: the error says where the file is published.
 
 import hashlib
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -90,8 +89,10 @@ def find_weights(name: str, path: str | Path | None = None, trust: bool = False)
         raise CheckpointError(_missing(weights, found))
     checked = _checked(weights, found)
     if weights.runs_code and not (checked.verified or trust):
-        raise CheckpointError(f"{found}: loading TorchScript runs its code, and {weights.checksums}; set trust=true if "
-                              "you trust where it came from")  # fmt: skip
+        raise CheckpointError(
+            f"{found}: loading TorchScript runs its code, and {weights.checksums}; "
+            "set trust=true if you trust where it came from"
+        )
     return checked
 
 
@@ -123,12 +124,8 @@ def _tuples(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _first(weights: Weights) -> Path | None:
-    return next(_candidates(weights), None)
-
-
-def _candidates(weights: Weights) -> Iterator[Path]:
-    for folder in search_folders():
-        yield from (folder / name for name in weights.filenames if (folder / name).is_file())
+    paths = (folder / name for folder in search_folders() for name in weights.filenames)
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _missing(weights: Weights, path: Path | None) -> str:

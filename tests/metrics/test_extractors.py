@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from lightning_mav.errors import CheckpointError, DataError
-from lightning_mav.metrics.extractors import NetworkExtractor, i3d, random_extractor
+from lightning_mav.metrics import extractors
+from lightning_mav.metrics.c3d import C3D, load_c3d
+from lightning_mav.metrics.extractors import NetworkExtractor, c3d, i3d, random_extractor
 from lightning_mav.metrics.i3d import I3D
 from lightning_mav.metrics.preprocess import Preprocess
 from lightning_mav.seeding import generator
@@ -26,12 +28,13 @@ def test_the_random_extractor_is_a_function_of_its_seed_and_leaves_the_global_ge
 
 
 def test_its_features_follow_the_picture():
-    smooth = torch.nn.functional.interpolate(videos().flatten(0, 1).float(), (20, 20), mode="bilinear")
+    smooth = torch.nn.functional.avg_pool3d(videos().float(), 3, stride=1, padding=1).to(torch.uint8)
     shifted = (videos().float() * 0.5 + 60).to(torch.uint8)
     extract = random_extractor(dim=16)
     base = extract(videos())
-    assert base.shape == (4, 16) and base.dtype == torch.float32 and smooth.shape[0] == 12
+    assert base.shape == (4, 16) and base.dtype == torch.float32
     assert (extract(shifted) - base).abs().mean() > 0.05 * base.std()
+    assert (extract(smooth) - base).abs().mean() > 0.05 * base.std()
 
 
 def test_features_do_not_depend_on_the_batch_nor_on_autocast():
@@ -85,6 +88,24 @@ def test_a_file_of_another_checksum_is_not_i3d(tmp_path):
     torch.save(I3D().state_dict(), tmp_path / "i3d.pt")
     with pytest.raises(CheckpointError, match=r"i3d.pt: is not i3d: expected git blob a867b87a"):
         i3d(str(tmp_path / "i3d.pt"))
+
+
+def test_c3d_alone_resizes_its_frames(tmp_path, monkeypatch):
+    narrow = {"width": 2, "hidden": 8}
+    monkeypatch.setattr(extractors, "load_c3d", lambda weights, mean: load_c3d(weights, mean, **narrow))
+    keys = {"weight": "W", "bias": "b"}
+    arrays = {}
+    for name, value in C3D(**narrow).named_parameters():
+        layer, kind = name.split(".")
+        arrays[f"{layer}/{keys[kind]}"] = value.detach().numpy()
+    np.savez(tmp_path / "w.npz", **arrays)
+    np.savez(tmp_path / "m.npz", mean=np.full((3, 16, 128, 171), 100, np.float32))
+    extract = c3d(str(tmp_path / "w.npz"), str(tmp_path / "m.npz"))
+    video = videos(num=2, num_frames=16, size=50)
+    with torch.no_grad():
+        expected = extract.network(video / 127.5 - 1)
+    assert (extract.dim, extract.frames) == (101, (16, 16))
+    assert torch.allclose(extract(video), expected, atol=1e-4)
 
 
 def _without_checksum(name):

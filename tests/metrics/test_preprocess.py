@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lightning_mav.metrics.preprocess import Preprocess, to_8_bit
+from lightning_mav.data.transforms import to_uint8
+from lightning_mav.metrics.preprocess import Preprocess
 from lightning_mav.seeding import generator
 
 
@@ -12,7 +13,7 @@ def frames(height, width, num=2):
 
 def test_all_levels_survive_the_way_to_minus_one_and_one_and_back():
     levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 1, 16, 16).expand(1, 3, 2, 16, 16)
-    assert torch.equal(to_8_bit(Preprocess(16)(levels)), levels)
+    assert torch.equal(to_uint8(Preprocess(16)(levels)[0]), levels[0].permute(1, 2, 3, 0))
 
 
 @pytest.mark.parametrize("aspect", ["squash", "crop"])
