@@ -13,11 +13,11 @@ from torch import Tensor
 
 from lightning_mav.diffusion.guidance import Condition
 from lightning_mav.diffusion.noise import NoiseStream
-from lightning_mav.diffusion.process import prediction_target
+from lightning_mav.diffusion.process import prediction_target, signal_and_noise
 from lightning_mav.diffusion.samplers import OnStep
 from lightning_mav.errors import ConfigError
 from lightning_mav.models.base import Sampling, device_of
-from lightning_mav.models.decoder import Decoder
+from lightning_mav.models.decoder import Decoder, DecoderConfig
 
 MaskKind = Literal["regular", "first", "last", "both_ends", "prefix", "suffix"]
 
@@ -72,11 +72,30 @@ def frame_mask(kind: MaskKind, num_frames: int, amount: int = 1) -> Tensor:
     return mask
 
 
+@dataclass(frozen=True)
+class InterpolationConfig(DecoderConfig):
+    """The video decoder's configuration, and one choice more.
+
+    Args:
+        from_blend: The network predicts how frames differ from a linear blend of the given ones. Small models then keep
+            still surroundings still; the published networks predict the frames themselves.
+    """
+
+    from_blend: bool = False
+
+
 class Interpolation(Decoder):
     """F: the video decoder with 3 masked RGB channels and 1 mask channel more, 7 pixel channels in all."""
 
     name = "interpolation"
+    config_class = InterpolationConfig
     extra_pixel_channels = 4
+    config: InterpolationConfig
+
+    def __init__(self, config: InterpolationConfig) -> None:
+        super().__init__(config)
+        if config.from_blend and config.objective.parameterisation == "eps":
+            raise ConfigError("model.config.from_blend: noise has no blend; set objective.parameterisation to v or x0")
 
     def loss(self, batch: Condition, noise: Tensor, timestep: Tensor) -> dict[str, Tensor]:
         """Return the loss of each sample over its missing frames, (B,).
@@ -98,6 +117,17 @@ class Interpolation(Decoder):
         losses = self.denoising_loss(missing_frames, video, noise, timestep, condition)
         share = (~batch["frame_mask"]).float().mean(1)
         return {name: value / share for name, value in losses.items()}
+
+    def call(self, x_t: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
+        """Run the network on pixels (B, 3, F, H, W) beside the given frames "extra"."""
+        output = super().call(x_t, timestep, condition)
+        if not self.config.from_blend:
+            return output
+        given = condition["extra"]
+        blend = blended(given[:, :3], given[:, 3, :, 0, 0] > 0.5)
+        _, b = signal_and_noise(self.schedule, timestep, x_t)
+        x0_share = -b if self.objective.parameterisation == "v" else torch.ones_like(b)  # of x_0 in what is predicted
+        return torch.cat([output[:, :3] + x0_share * blend, output[:, 3:]], 1)
 
     def fill(
         self,
@@ -186,6 +216,27 @@ def spread_frames(video: Tensor, frame_skip: int) -> tuple[Tensor, Tensor]:
     spread = video.new_zeros(b, c, len(mask), h, w)
     spread[:, :, ::frame_skip] = video
     return spread, mask
+
+
+def blended(video: Tensor, mask: Tensor) -> Tensor:
+    """Blend given frames linearly over time; before the first and after the last one stands that frame.
+
+    Args:
+        video: (B, C, F, H, W); what stands in missing frames does not matter.
+        mask: (B, F) bool, True where a frame is given, at least one in each video.
+    """
+    place = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
+    before = torch.where(mask, place, -1).cummax(1).values
+    after = torch.where(mask, place, mask.shape[1]).flip(1).cummin(1).values.flip(1)
+    before, after = torch.where(before < 0, after, before), torch.where(after == mask.shape[1], before, after)
+    share = (place - before) / (after - before).clamp(min=1)
+    first, second = (_at(video, frame) for frame in (before, after))
+    return torch.lerp(first, second, share[:, None, :, None, None].to(video.dtype))
+
+
+def _at(video: Tensor, place: Tensor) -> Tensor:
+    """Return frame ``place`` (B, F) of videos (B, C, F, H, W) at each position."""
+    return video.gather(2, place[:, None, :, None, None].expand_as(video))
 
 
 def plan_windows(num_given: int, frame_skip: int, window: int = 16) -> list[tuple[int, int]]:

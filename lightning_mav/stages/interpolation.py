@@ -3,14 +3,12 @@
 from typing import Any
 
 import torch
-import torch.nn.functional as fn
 from torch import Tensor
 
 from lightning_mav.data.fps import FpsDistribution
 from lightning_mav.diffusion.noise import NoiseStream
 from lightning_mav.errors import ConfigError
-from lightning_mav.models.decoder import DecoderConfig
-from lightning_mav.models.interpolation import Interpolation, MaskDistribution, frame_mask
+from lightning_mav.models.interpolation import Interpolation, InterpolationConfig, MaskDistribution, blended, frame_mask
 from lightning_mav.seeding import generator
 from lightning_mav.stages.base import Batch, Stage
 from lightning_mav.stages.decoder import DecoderDataModule, check_image_size
@@ -29,7 +27,9 @@ class InterpolationStage(Stage):
 
     model: Interpolation
 
-    def __init__(self, config: DecoderConfig, masks: MaskDistribution = MaskDistribution(), **options: Any) -> None:
+    def __init__(
+        self, config: InterpolationConfig, masks: MaskDistribution = MaskDistribution(), **options: Any
+    ) -> None:
         super().__init__(Interpolation(config), **options)
         self.masks = masks
 
@@ -61,7 +61,7 @@ class InterpolationStage(Stage):
         filled = self.samples(batch, self.noise(batch))
         return {
             "psnr": psnr(filled[:, :, ~mask], video[:, :, ~mask]),
-            "psnr_linear": psnr(linear_blend(video, JUDGED_SKIP)[:, :, ~mask], video[:, :, ~mask]),
+            "psnr_linear": psnr(blended(video, batch["frame_mask"])[:, :, ~mask], video[:, :, ~mask]),
         }
 
 
@@ -83,14 +83,6 @@ class InterpolationDataModule(DecoderDataModule):
                 f"data.frames {self.frames}: interpolation is judged on every {JUDGED_SKIP}th frame given; "
                 f"choose a multiple of {JUDGED_SKIP}, plus 1, for example 16"
             )
-
-
-def linear_blend(video: Tensor, frame_skip: int) -> Tensor:
-    """Return (B, C, F, H, W) rebuilt from every ``frame_skip``-th frame by linear blending; F-1 a multiple of it."""
-    b, c, f, h, w = video.shape
-    given = video[:, :, ::frame_skip].permute(0, 1, 3, 4, 2).reshape(b * c * h, w, -1)
-    blended = fn.interpolate(given, size=f, mode="linear", align_corners=True)
-    return blended.view(b, c, h, w, f).permute(0, 1, 4, 2, 3)
 
 
 def psnr(video: Tensor, reference: Tensor) -> Tensor:

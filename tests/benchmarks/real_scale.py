@@ -13,8 +13,7 @@ import torch
 
 from lightning_mav.diffusion.noise import NoiseStream
 from lightning_mav.models.base import Objective, Sampling
-from lightning_mav.models.decoder import DecoderConfig
-from lightning_mav.models.interpolation import Interpolation
+from lightning_mav.models.interpolation import Interpolation, InterpolationConfig
 from lightning_mav.models.super_resolution import SpacetimeSR, SpatialSR, SuperResolutionConfig
 from lightning_mav.networks.pseudo3d import TemporalConfig
 from lightning_mav.networks.unet import UNetConfig
@@ -41,7 +40,7 @@ def main(frames_per_chunk: int) -> None:
     two_steps = {"objective": OBJECTIVE, "sampling": Sampling("ddim", 2), "frames_per_chunk": frames_per_chunk}
 
     start = time.perf_counter()
-    model = Interpolation(DecoderConfig(video_unet, OBJECTIVE, Sampling("ddim", 2), unshuffle=2))
+    model = Interpolation(InterpolationConfig(video_unet, OBJECTIVE, Sampling("ddim", 2), unshuffle=2))
     embedding, fps = torch.zeros(1, 16), torch.full((1,), 30.0)
     windows = [noise(f"window {i}") for i in range(5)]
     video = model.interpolate(torch.zeros(1, 3, 16, 64, 64), 5, embedding, fps, windows)

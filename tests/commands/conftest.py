@@ -7,7 +7,7 @@ from lightning_mav.checkpoint.models import save_model
 from lightning_mav.models.base import Objective, Sampling
 from lightning_mav.models.clip import Clip, ClipConfig
 from lightning_mav.models.decoder import Decoder, DecoderConfig
-from lightning_mav.models.interpolation import Interpolation
+from lightning_mav.models.interpolation import Interpolation, InterpolationConfig
 from lightning_mav.models.prior import Prior, PriorConfig
 from lightning_mav.models.super_resolution import SpacetimeSR, SpatialSR, SuperResolutionConfig
 from lightning_mav.networks.prior_transformer import PriorTransformerConfig
@@ -39,7 +39,7 @@ def models():
         "clip": Clip(ClipConfig(clip)),
         "prior": Prior(PriorConfig(prior, sampling=FAST)),
         "decoder": Decoder(decoder),
-        "interpolation": Interpolation(decoder),
+        "interpolation": Interpolation(InterpolationConfig(**vars(decoder))),
         "sr_spacetime": SpacetimeSR(sr_config()),
         "sr_spatial": SpatialSR(sr_config(temporal=None)),
     }

@@ -5,6 +5,7 @@ from lightning_mav.models import Clip, Decoder, Interpolation, Prior, SpacetimeS
 from lightning_mav.models.base import Objective, Sampling
 from lightning_mav.models.clip import ClipConfig
 from lightning_mav.models.decoder import DecoderConfig
+from lightning_mav.models.interpolation import InterpolationConfig
 from lightning_mav.models.prior import PriorConfig
 from lightning_mav.models.super_resolution import SuperResolutionConfig
 from lightning_mav.networks.prior_transformer import PriorTransformerConfig
@@ -35,7 +36,7 @@ def tiny_pipeline(tmp_path_factory):
         "prior": Prior(PriorConfig(transformer, sampling=SAMPLING)),
         "decoder_image": Decoder(image),
         "decoder": Decoder(video),
-        "interpolation": Interpolation(video),
+        "interpolation": Interpolation(InterpolationConfig(**vars(video))),
         "sr_spacetime": SpacetimeSR(enlarging),
         "sr_spatial": SpatialSR(enlarging),
     }

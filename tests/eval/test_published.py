@@ -58,6 +58,11 @@ def test_the_command_answers_without_hydra():
     assert found.returncode == 0 and found.stdout.strip() == show()
 
 
+def test_the_commands_of_eval_start_without_torch():
+    code = "import sys, eval.__main__; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
 @pytest.mark.skipif(not SHARED.exists(), reason=f"{SHARED}: not there; the facts that these rows were taken from")
 def test_no_fact_was_lost_or_changed():
     facts, ours = yaml.safe_load(SHARED.read_text()), yaml.safe_load(FILE.read_text())

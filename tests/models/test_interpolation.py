@@ -8,8 +8,16 @@ from lightning_mav.checkpoint.models import hand_over, save_model
 from lightning_mav.diffusion.noise import NoiseStream
 from lightning_mav.errors import ConfigError
 from lightning_mav.models.base import Objective, Sampling
-from lightning_mav.models.decoder import Decoder, DecoderConfig
-from lightning_mav.models.interpolation import Interpolation, MaskDistribution, frame_mask, plan_windows, spread_frames
+from lightning_mav.models.decoder import Decoder
+from lightning_mav.models.interpolation import (
+    Interpolation,
+    InterpolationConfig,
+    MaskDistribution,
+    blended,
+    frame_mask,
+    plan_windows,
+    spread_frames,
+)
 from lightning_mav.networks.pseudo3d import TemporalConfig
 
 FPS = torch.tensor([30.0])
@@ -27,7 +35,7 @@ TASKS = {
 @pytest.fixture(scope="module")
 def config(small_unet):
     network = small_unet(fps=True, temporal=TemporalConfig())
-    return DecoderConfig(network, Objective(), Sampling(sampler="ddpm", steps=2), unshuffle=2, image_size=4)
+    return InterpolationConfig(network, Objective(), Sampling(sampler="ddpm", steps=2), unshuffle=2, image_size=4)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +58,7 @@ def batch_of(mask, batch=2):
 
 
 def test_the_network_sees_7_pixel_channels(config, small_unet):
-    first = Interpolation(DecoderConfig(small_unet())).network.input_blocks[0][0]
+    first = Interpolation(InterpolationConfig(small_unet())).network.input_blocks[0][0]
     assert first.weight.shape[1] == 3 and first.extra.weight.shape[1] == 4
     folded = Interpolation(config).network.input_blocks[0][0]
     assert folded.weight.shape[1] + folded.extra.weight.shape[1] == 7 * config.unshuffle**2
@@ -93,7 +101,7 @@ def test_given_frames_count_and_missing_ones_are_not_seen(model, stream, task):
 @pytest.mark.parametrize("variance", ["fixed_small", "learned_range"])
 def test_the_loss_counts_missing_frames_only(small_unet, variance):
     network = small_unet(fps=True, temporal=TemporalConfig())
-    model = Interpolation(DecoderConfig(network, Objective(variance=variance)))
+    model = Interpolation(InterpolationConfig(network, Objective(variance=variance)))
     mask = TASKS["interpolation"]
     batch, noise, timestep = batch_of(mask), torch.randn(2, 3, 7, 4, 4), torch.tensor([400, 900])
     output = torch.randn(2, 6 if variance == "learned_range" else 3, 7, 4, 4)
@@ -186,3 +194,35 @@ def test_a_share_of_zero_is_never_drawn():
     draw = torch.Generator().manual_seed(0)
     masks = MaskDistribution((5,), regular=1, first=0, last=0, both_ends=0, prefix=0, suffix=0)
     assert all(torch.equal(masks.draw(16, draw), frame_mask("regular", 16, 5)) for _ in range(50))
+
+
+def test_blending_keeps_given_frames_rebuilds_even_motion_and_holds_the_ends():
+    even = torch.linspace(-1, 1, 16)[:, None, None].expand(1, 3, 16, 4, 4)
+    assert torch.allclose(blended(even, frame_mask("regular", 16, 5)[None]), even, atol=1e-6)
+    noise = torch.randn(2, 3, 16, 4, 4)
+    masks = torch.stack([frame_mask("regular", 16, 5), frame_mask("prefix", 16, 4)])
+    found = blended(noise, masks)
+    assert torch.allclose(found[0, :, ::5], noise[0, :, ::5]) and torch.allclose(found[1, :, :4], noise[1, :, :4])
+    assert torch.allclose(found[0, :, 2], 0.6 * noise[0, :, 0] + 0.4 * noise[0, :, 5], atol=1e-6)
+    assert torch.allclose(found[1, :, 4:], noise[1, :, 3:4].expand(3, 12, 4, 4))
+    only_last = blended(noise[:1], frame_mask("last", 16)[None])
+    assert torch.allclose(only_last, noise[:1, :, -1:].expand(1, 3, 16, 4, 4))
+    hidden = torch.where(masks[:, None, :, None, None], noise, torch.nan)
+    assert torch.equal(blended(hidden, masks), found)
+
+
+@pytest.mark.parametrize("parameterisation", ["v", "x0"])
+def test_a_network_that_says_nothing_gives_the_blend(small_unet, stream, parameterisation):
+    network = small_unet(fps=True, temporal=TemporalConfig())
+    objective, sampling = Objective(parameterisation=parameterisation, variance="fixed_small"), Sampling("ddim", 1)
+    model = Interpolation(InterpolationConfig(network, objective, sampling, image_size=4, from_blend=True))
+    mask = TASKS["interpolation"][None]
+    video = video_of(7)
+    filled = model.fill(video, mask, EMBEDDING, FPS, stream(1))  # its last layer starts at zero
+    assert torch.allclose(filled, blended(video, mask), atol=1e-2)
+
+
+def test_predicted_noise_has_no_blend(small_unet):
+    config = InterpolationConfig(small_unet(fps=True, temporal=TemporalConfig()), from_blend=True)
+    with pytest.raises(ConfigError, match=r"set objective.parameterisation to v or x0"):
+        Interpolation(config)
