@@ -66,8 +66,9 @@ class Estimate:
 
 
 def jackknife(x: Tensor, y: Tensor, groups: int = 20) -> Estimate:
-    """Return the distance of the populations behind features (N, D) and (M, D), free of the bias of order 1/n.
+    """Return the distance of the populations behind features, free of the bias of order 1/n.
 
+    Features are (N, D) and (M, D), or (N, k, D) and (M, k, D): k vectors of each sample, which are left out together.
     Delete-a-group jackknife: group g leaves out samples g, g + groups, ... of both sets. A bootstrap would not do: it
     repeats samples, which makes the bias larger than any interval it gives.
 
@@ -79,16 +80,20 @@ def jackknife(x: Tensor, y: Tensor, groups: int = 20) -> Estimate:
         raise ConfigError(f"groups: {groups} is too few for a jackknife; take 20")
     if min(len(x), len(y)) < 2 * groups:
         raise DataError(f"{min(len(x), len(y))} samples are too few for {groups} groups; give at least {2 * groups}")
-    whole = frechet_distance(moments_of(x), moments_of(y))
-    parts = [(moments_of(x[g::groups]), moments_of(y[g::groups])) for g in range(groups)]
+    parts = [(_moments(x[g::groups]), _moments(y[g::groups])) for g in range(groups)]
+    whole = _without(parts, groups)
     left_out = torch.tensor([_without(parts, g) for g in range(groups)], dtype=torch.float64)
     value = groups * whole - (groups - 1) * left_out.mean()
     error = ((groups - 1) * left_out.var(correction=0)).sqrt()
     return Estimate(float(value), float(error))
 
 
+def _moments(x: Tensor) -> Moments:
+    return moments_of(x.flatten(0, -2))
+
+
 def _without(parts: list[tuple[Moments, Moments]], group: int) -> float:
-    """Return the distance of all groups but one."""
+    """Return the distance of all groups but one; of all of them if there is no such group."""
     (a, b), *others = parts[:group] + parts[group + 1 :]
     for x, y in others:
         a, b = merge(a, x), merge(b, y)

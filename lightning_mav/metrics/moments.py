@@ -3,15 +3,15 @@
 N samples, D features, P processes.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from lightning_mav.errors import DataError, NumericError
+from lightning_mav.metrics.precise import PreciseMetric
 
 
 @dataclass(frozen=True)
@@ -65,27 +65,25 @@ def merge(a: Moments, b: Moments) -> Moments:
     return Moments(count, a.mean + shift * (b.count / count), scatter)
 
 
-class GaussianMoments(Metric):
-    """Moments of features that come in batches.
+class MomentsMetric(PreciseMetric):
+    """Base of metrics that gather the moments of one or more sets of features.
 
-    The one state is a float64 vector (1 + D + D*D,), so that processes merge it as a whole. It stays float64 when the
-    module that holds the metric is cast, and it enters no state dict.
+    Each state is a float64 vector (1 + D + D*D,), so that processes merge it as a whole.
 
     Args:
         dim: D.
+        sets: Names of the sets, one state each.
         options: As of ``torchmetrics.Metric``.
     """
 
-    full_state_update = False
-    packed: Tensor
-
-    def __init__(self, dim: int, **options: Any) -> None:
+    def __init__(self, dim: int, sets: Sequence[str], **options: Any) -> None:
         super().__init__(**options)
-        self.dim = dim
-        self.add_state("packed", torch.zeros(1 + dim + dim * dim, dtype=torch.float64), dist_reduce_fx=self._merge_all)
+        self.dim, self.sets = dim, tuple(sets)
+        for name in sets:
+            self.add_state(name, torch.zeros(1 + dim + dim * dim, dtype=torch.float64), dist_reduce_fx=self._merge_all)
 
-    def update(self, features: Tensor) -> None:
-        """Add a batch of features (N, D).
+    def add(self, name: str, features: Tensor) -> None:
+        """Add a batch of features (N, D) to a set.
 
         Raises:
             DataError: Features of another width.
@@ -94,16 +92,12 @@ class GaussianMoments(Metric):
         if features.ndim != 2 or features.shape[1] != self.dim:
             raise DataError(f"expected features of shape (N, {self.dim}), got {tuple(features.shape)}")
         if len(features):
-            self.packed = _pack(merge(self.moments, moments_of(features.to(self.packed.device))))
+            state: Tensor = getattr(self, name)
+            setattr(self, name, _pack(merge(self.moments_of(name), moments_of(features.to(state.device)))))
 
-    @property
-    def moments(self) -> Moments:
-        """The moments of all features that this process has seen; inside ``compute``, of all processes."""
-        return _unpack(self.packed, self.dim)
-
-    def compute(self) -> Any:
-        """Return the moments of all features so far as tensors: count, mean, scatter."""
-        return torch.tensor(self.moments.count), self.moments.mean, self.moments.scatter
+    def moments_of(self, name: str) -> Moments:
+        """Return the moments of what this process has seen of a set; inside ``compute``, of all processes."""
+        return _unpack(getattr(self, name), self.dim)
 
     def _merge_all(self, stacked: Tensor) -> Tensor:
         """Merge the states (P, 1 + D + D*D) of all processes."""
@@ -112,12 +106,30 @@ class GaussianMoments(Metric):
             total = merge(total, other)
         return _pack(total)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Any = "") -> "GaussianMoments":
-        """Follow the module to another device, never to another type."""
-        kept = self.packed
-        super()._apply(fn, exclude_state=["packed", *exclude_state])
-        self.packed = kept.to(fn(torch.zeros((), device=kept.device)).device)
-        return self
+
+class GaussianMoments(MomentsMetric):
+    """Moments of features that come in batches.
+
+    Args:
+        dim: D.
+        options: As of ``torchmetrics.Metric``.
+    """
+
+    def __init__(self, dim: int, **options: Any) -> None:
+        super().__init__(dim, ("packed",), **options)
+
+    def update(self, features: Tensor) -> None:
+        """Add a batch of features (N, D); raises as ``add``."""
+        self.add("packed", features)
+
+    @property
+    def moments(self) -> Moments:
+        """The moments of all features so far."""
+        return self.moments_of("packed")
+
+    def compute(self) -> Any:
+        """Return the moments of all features so far as tensors: count, mean, scatter."""
+        return torch.tensor(self.moments.count), self.moments.mean, self.moments.scatter
 
 
 def _pack(moments: Moments) -> Tensor:

@@ -8,6 +8,15 @@ from torch.nn import functional as F
 
 
 @dataclass(frozen=True)
+class Untouched:
+    """Leaves 8-bit frames as they are, for networks that resize and rescale them."""
+
+    def __call__(self, video: Tensor) -> Tensor:
+        """Return the video."""
+        return video
+
+
+@dataclass(frozen=True)
 class Preprocess:
     """Geometry and range of an input; part of every extractor's fingerprint.
 

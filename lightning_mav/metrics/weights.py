@@ -152,6 +152,11 @@ def _checked(weights: Weights, path: Path) -> WeightsFile:
     return WeightsFile(path, sha256, verified)
 
 
+def sha256_of(path: Path) -> str:
+    """Return the checksum of a file."""
+    return _digests(path, path.stat().st_size, path.stat().st_mtime_ns)[0]
+
+
 @cache
 def _digests(path: Path, size: int, changed: int) -> tuple[str, str]:
     """Return sha256 and git blob id of a file; size and time of change only renew the cache."""

@@ -1,15 +1,12 @@
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
-from lightning_mav.errors import CheckpointError, DataError
-from lightning_mav.metrics import extractors
-from lightning_mav.metrics.c3d import C3D, load_c3d
-from lightning_mav.metrics.extractors import NetworkExtractor, c3d, i3d, random_extractor
-from lightning_mav.metrics.i3d import I3D
+from lightning_mav.errors import DataError
+from lightning_mav.metrics.extractors import NetworkExtractor
 from lightning_mav.metrics.preprocess import Preprocess
+from lightning_mav.metrics.random_extractor import random_extractor
 from lightning_mav.seeding import generator
 
 
@@ -68,48 +65,3 @@ def test_videos_of_a_wrong_kind_are_refused_in_one_line():
         replace(extract, frames=(16, 16))(videos())
     with pytest.raises(DataError, match=r"net takes uint8 videos \(B, 3, F, H, W\), not torch.float32"):
         extract(videos().float())
-
-
-def test_i3d_loads_its_published_layout_by_path_and_refuses_another(tmp_path, monkeypatch):
-    monkeypatch.setattr("lightning_mav.metrics.weights.registry", _without_checksum("i3d"))
-    network = I3D()
-    torch.save(network.state_dict(), tmp_path / "i3d.pt")
-    extract = i3d(str(tmp_path / "i3d.pt"))
-    assert torch.equal(extract.network.logits["conv3d"].weight, network.logits["conv3d"].weight)
-    assert (extract.dim, extract.frames) == (400, (9, None)) and not extract.network.training
-    torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "other.pt")
-    np.savez(tmp_path / "no.npz", a=np.zeros(1))
-    for wrong in ("other.pt", "no.npz"):
-        with pytest.raises(CheckpointError, match=f"{wrong}: is no state dict of I3D"):
-            i3d(str(tmp_path / wrong))
-
-
-def test_a_file_of_another_checksum_is_not_i3d(tmp_path):
-    torch.save(I3D().state_dict(), tmp_path / "i3d.pt")
-    with pytest.raises(CheckpointError, match=r"i3d.pt: is not i3d: expected git blob a867b87a"):
-        i3d(str(tmp_path / "i3d.pt"))
-
-
-def test_c3d_alone_resizes_its_frames(tmp_path, monkeypatch):
-    narrow = {"width": 2, "hidden": 8}
-    monkeypatch.setattr(extractors, "load_c3d", lambda weights, mean: load_c3d(weights, mean, **narrow))
-    keys = {"weight": "W", "bias": "b"}
-    arrays = {}
-    for name, value in C3D(**narrow).named_parameters():
-        layer, kind = name.split(".")
-        arrays[f"{layer}/{keys[kind]}"] = value.detach().numpy()
-    np.savez(tmp_path / "w.npz", **arrays)
-    np.savez(tmp_path / "m.npz", mean=np.full((3, 16, 128, 171), 100, np.float32))
-    extract = c3d(str(tmp_path / "w.npz"), str(tmp_path / "m.npz"))
-    video = videos(num=2, num_frames=16, size=50)
-    with torch.no_grad():
-        expected = extract.network(video / 127.5 - 1)
-    assert (extract.dim, extract.frames) == (101, (16, 16))
-    assert torch.allclose(extract(video), expected, atol=1e-4)
-
-
-def _without_checksum(name):
-    from lightning_mav.metrics import weights
-
-    known = weights.registry() | {name: replace(weights.registry()[name], git_blob=(), sha256=())}
-    return lambda: known
