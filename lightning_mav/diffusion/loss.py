@@ -44,17 +44,24 @@ class TimestepDensity:
         kind: ``uniform`` over 0..T-1, or ``logit_normal``: t = floor(T sigmoid(n)), n ~ N(mean, std^2).
         mean: of the logit; positive values favour high noise.
         std: of the logit.
+        mean_end: mean from sample ``curriculum_samples`` of the training on; until then it moves there linearly. A
+            network that is to work in one step from pure noise cannot learn from that alone: it needs hints first.
+        curriculum_samples: 0 means ``mean`` throughout.
     """
 
     kind: Literal["uniform", "logit_normal"] = "uniform"
     mean: float = 0.0
     std: float = 1.0
+    mean_end: float = 0.0
+    curriculum_samples: int = 0
 
-    def draw(self, num_timesteps: int, generator: torch.Generator) -> int:
-        """Draw one timestep in 0..num_timesteps-1."""
+    def draw(self, num_timesteps: int, generator: torch.Generator, position: int = 0) -> int:
+        """Draw one timestep in 0..num_timesteps-1 for the sample at a position of the training."""
         if self.kind == "uniform":
             return int(torch.randint(num_timesteps, (), generator=generator))
-        logit = self.mean + self.std * torch.randn((), generator=generator, dtype=torch.float64)
+        progress = min(position / self.curriculum_samples, 1.0) if self.curriculum_samples else 0.0
+        mean = self.mean + progress * (self.mean_end - self.mean)
+        logit = mean + self.std * torch.randn((), generator=generator, dtype=torch.float64)
         return min(int(num_timesteps * logit.sigmoid()), num_timesteps - 1)
 
 

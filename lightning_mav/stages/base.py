@@ -120,7 +120,7 @@ class Stage(LightningModule):
         keys = self.keys(batch)
         if timesteps is None:
             density, steps = self.model.objective.density, self.model.objective.num_timesteps
-            timesteps = torch.tensor([density.draw(steps, generator("timestep", *key)) for key in keys])
+            timesteps = torch.tensor([density.draw(steps, generator("timestep", *key), key[-1]) for key in keys])
         batch = self.condition(batch | {"dropped": self._dropped(keys)})
         clean = self.clean(batch)
         noise = keyed_noise([("noise", *key) for key in keys], clean.shape[1:]).to(clean)

@@ -151,6 +151,17 @@ def test_extreme_logits_stay_in_range():
     assert TimestepDensity("logit_normal", mean=-80.0).draw(1000, generator) == 0
 
 
+def test_the_density_moves_to_its_end_over_the_curriculum():
+    density = TimestepDensity("logit_normal", mean=-3.0, std=0.5, mean_end=3.0, curriculum_samples=100)
+
+    def mean_at(position):
+        generator = torch.Generator().manual_seed(0)
+        return sum(density.draw(1000, generator, position) for _ in range(300)) / 300
+
+    assert mean_at(0) < 80 and 400 < mean_at(50) < 600 and mean_at(100) > 920
+    assert mean_at(100) == mean_at(1000)
+
+
 def test_a_draw_is_a_function_of_its_generator():
     density = TimestepDensity("logit_normal")
     draws = {density.draw(10**9, torch.Generator().manual_seed(7)) for _ in range(3)}
