@@ -2,5 +2,6 @@
 
 from callbacks.sample_grid import SampleGrid
 from callbacks.throughput import Throughput
+from callbacks.video_metrics import VideoMetrics
 
-__all__ = ["SampleGrid", "Throughput"]
+__all__ = ["SampleGrid", "Throughput", "VideoMetrics"]
