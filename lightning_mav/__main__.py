@@ -11,6 +11,7 @@ TRAINING = ("fit", "validate", "test", "predict")
 VERBS = {
     "generate": "lightning_mav.commands.generate:generate",
     "animate": "lightning_mav.commands.animate:animate",
+    "convert": "lightning_mav.commands.convert:convert",
     "data": "lightning_mav.commands.data:COMMANDS",
     "doctor": "lightning_mav.commands.doctor:doctor",
 }
@@ -26,6 +27,7 @@ train (LightningCLI, configured by configs/*.yaml):
 use (plain functions):
   generate   videos from prompts, by a folder of models
   animate    a picture becomes a video, or two pictures the video between them
+  convert    open weights (Karlo, also in diffusers' form) become models of this project
   data       write the embedded moving shapes to disk
   doctor     what is installed; which video readers and devices work
 
