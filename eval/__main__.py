@@ -1,7 +1,8 @@
 """``python -m eval``: a Hydra application that generates, scores and reports, skipping what exists.
 
 ``python -m eval baselines`` prints the published numbers instead, ``python -m eval weights`` which pretrained
-networks of metrics are here and where the others are published.
+networks of metrics are here and where the others are published, ``python -m eval selfcheck`` whether metrics give the
+values they must.
 """
 
 import logging
@@ -9,7 +10,6 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from time import perf_counter
 
 import hydra
 from hydra.errors import HydraException
@@ -34,24 +34,10 @@ def evaluate(config: DictConfig) -> None:
 
 
 def _evaluate(config: DictConfig) -> None:
-    from eval.report import write_report
-    from eval.results import as_json
-    from eval.store import write_json
-
-    began = perf_counter()
     settings = OmegaConf.to_container(config, resolve=True)
-    out = Path(config.out)
     system, benchmark = (instantiate(config[group], _convert_="all") for group in ("system", "benchmark"))
-    measures, sets = benchmark.evaluate(system, out, config.seed)
-    results = as_json(settings, measures, sets, out)
-    write_json(results, out / "results.json")
-    page = write_report(results, out, Path(config.system.model))
-    below = [f"{m.part} {m.name} {m.value:.3g} (bar {m.bar})" for m in measures if m.passed is False]
-    judged = sum(m.passed is not None for m in measures)
-    logger.info("%d of %d bars cleared in %.0f s", judged - len(below), judged, perf_counter() - began)
-    for line in below:
-        logger.info("below its bar: %s", line)
-    logger.info("report: %s", page)
+    for line in benchmark.judge(system, Path(config.out), config.seed, settings):
+        logger.info(line)
 
 
 def _weights() -> str:
@@ -60,7 +46,13 @@ def _weights() -> str:
     return overview()
 
 
-PRINTED = {"baselines": show, "weights": _weights}
+def _selfcheck() -> str:
+    from eval.selfcheck import selfcheck
+
+    return selfcheck()
+
+
+PRINTED = {"baselines": show, "weights": _weights, "selfcheck": _selfcheck}
 """Commands that need no configuration."""
 
 

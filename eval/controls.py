@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from lightning_mav.data.moving_shapes import SHAPES, Scene, draw_scene
+from lightning_mav.data.moving_shapes import SHAPES, Scene, Split, draw_scene
 from lightning_mav.seeding import generator, hashed_seed
 
 CONTROLS = ("real", "still", "jittered", "wrong_motion")
@@ -40,7 +40,7 @@ class _Borrowed(Scene):
 def control_videos(kind: str, indices: Sequence[int], fps: float, num_frames: int, size: int, seed: int) -> Tensor:
     """Return float videos (B, 3, F, size, size) in [-1, 1] of one of ``CONTROLS``."""
     times = torch.arange(num_frames) / fps
-    videos = [_scene(kind, seed, index).render(times, size) for index in indices]
+    videos = [control_scene(kind, seed, index).render(times, size) for index in indices]
     return torch.stack(videos).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
 
 
@@ -49,8 +49,9 @@ def control_captions(indices: Sequence[int], seed: int) -> list[str]:
     return [draw_scene("video", "test", seed, index).caption for index in indices]
 
 
-def _scene(kind: str, seed: int, index: int) -> Scene:
-    scene = draw_scene("video", "test", seed, index)
+def control_scene(kind: str, seed: int, index: int, split: Split = "test") -> Scene:
+    """Return a scene of one of ``CONTROLS``."""
+    scene = draw_scene("video", split, seed, index)
     chance = hashed_seed("control", seed, index)
     if kind == "still":
         return replace(scene, amplitude=0.0)
@@ -61,3 +62,10 @@ def _scene(kind: str, seed: int, index: int) -> Scene:
         return _Borrowed(**vars(scene), motion_of=others[chance % len(others)])
     assert kind == "real"
     return scene
+
+
+def motion_label(kind: str, scene: Scene) -> str:
+    """Return what moves a control scene: the shape whose motion it has, "still" or "jittered"."""
+    if isinstance(scene, _Borrowed):
+        return scene.motion_of
+    return kind if kind in ("still", "jittered") else scene.shape

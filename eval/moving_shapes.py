@@ -1,15 +1,21 @@
 """The moving shapes benchmark: is motion that no text names learned from silent videos, and is each stage worth it?"""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
+from typing import Any
 
 from eval.controls import CONTROLS
-from eval.results import Measure, bar_of
-from eval.sets import DECODER_FPS, FINAL_FPS, FINAL_FRAMES, FRAMES, SKIP, SLOW_FPS, Sets
-from eval.store import Rows, Store
+from eval.looks import Looks, compared
+from eval.report import write_report
+from eval.results import Measure, as_json, bar_of
+from eval.sets import DECODER_FPS, FINAL_FPS, FINAL_FRAMES, FRAMES, SKIP, SLOW_FPS, Sets, prompts_of
+from eval.store import Rows, Store, write_json
 from eval.systems import MakeAVideoSystem
 from lightning_mav.errors import ConfigError
+from lightning_mav.metrics.frechet import Estimate
 
 VERDICTS = ("text_faithful", "background_right", "dominant_motion", "strict_law")
 SKIPS = {2: 31, 3: 46, 4: 61}  # frame skip -> frames that 16 become
@@ -39,6 +45,18 @@ class MovingShapes:
         if unknown := [part for part in self.parts if part not in PARTS]:
             raise ConfigError(f"benchmark.parts: '{unknown[0]}' is none of {', '.join(PARTS)}")
 
+    def judge(self, system: MakeAVideoSystem, out: Path, seed: int, settings: dict[str, Any]) -> list[str]:
+        """Evaluate, write results.json and report.html; return lines to print."""
+        began = perf_counter()
+        measures, sets = self.evaluate(system, out, seed)
+        results = as_json(settings, measures, sets, out)
+        write_json(results, out / "results.json")
+        page = write_report(results, out, system.folder)
+        below = [f"{m.part} {m.name} {m.value:.3g} (bar {m.bar})" for m in measures if m.passed is False]
+        judged = sum(m.passed is not None for m in measures)
+        tally = f"{judged - len(below)} of {judged} bars cleared in {perf_counter() - began:.0f} s"
+        return [tally, *(f"below its bar: {line}" for line in below), f"report: {page}"]
+
     def evaluate(self, system: MakeAVideoSystem, out: Path, seed: int) -> tuple[list[Measure], dict[str, Rows]]:
         """Measure every part, skipping what is stored.
 
@@ -46,12 +64,15 @@ class MovingShapes:
             the measures, and the sets of videos of which pictures are kept.
         """
         store = Store(out / "store", self.chunk)
-        sets = Sets(system, store, seed, self.num_prompts, self.num_references, self.gallery)
+        looks = Looks(system, store.folder, prompts_of, seed) if "distances" in self.parts else None
+        sets = Sets(system, store, seed, self.num_prompts, self.num_references, self.gallery, looks)
         measures = [measure for part in self.parts for measure in PARTS[part](sets, self._measure)]
         return measures, sets.kept
 
-    def _measure(self, part: str, name: str, value: float, rows: Rows, unit: str = "share") -> Measure:
-        return Measure(part, name, value, unit, len(rows.rows), rows.seconds, bar_of(self.bars, part, name))
+    def _measure(
+        self, part: str, name: str, value: float, rows: Rows, unit: str = "share", error: float | None = None
+    ) -> Measure:
+        return Measure(part, name, value, unit, len(rows.rows), rows.seconds, bar_of(self.bars, part, name), error)
 
 
 Measuring = Callable[..., Measure]
@@ -145,9 +166,25 @@ def final(sets: Sets, measure: Measuring) -> list[Measure]:
     ]
 
 
+def distances(sets: Sets, measure: Measuring) -> list[Measure]:
+    """Compare whole sets, by networks trained on moving shapes: FVD, CLIP-FID, Inception Score, CLIPSIM."""
+    reference = sets.looked_at("real", other=1)
+    judged = {"real": sets.looked_at("real"), "decoder": sets.decoder(DECODER_FPS), "control": sets.control()}
+    found = {name: compared(rows, reference) for name, rows in judged.items()}
+    return [
+        *(
+            measure(name, metric, one.value, judged[name], "", one.error)
+            for name, values in found.items()
+            for metric, one in values.items()
+        ),
+        measure("real", "fvd_over_error", _over_error(found["real"]["fvd"]), judged["real"], ""),
+        measure("control", "fvd_gap_over_error", _gap(found, "fvd"), judged["control"], ""),
+    ]
+
+
 PARTS: dict[str, Callable[[Sets, Measuring], list[Measure]]] = {
     part.__name__: part
-    for part in (references, decoder, control, fps, prior, interpolation, sr_spacetime, sr_spatial, final)
+    for part in (references, decoder, control, fps, prior, interpolation, sr_spacetime, sr_spatial, final, distances)
 }
 
 
@@ -169,3 +206,14 @@ def _gain(rows: Rows) -> float:
 
 def _difference(rows: Rows, other: Rows) -> float:
     return rows.mean("frame_difference") / other.mean("frame_difference")
+
+
+def _over_error(distance: Estimate) -> float:
+    """Return by how many of its errors a distance differs from zero."""
+    return abs(distance.value) / distance.error
+
+
+def _gap(found: Mapping[str, Mapping[str, Estimate]], metric: str) -> float:
+    """Return by how many errors the untrained control lies above the trained decoder."""
+    control, decoder = found["control"][metric], found["decoder"][metric]
+    return (control.value - decoder.value) / math.hypot(control.error, decoder.error)

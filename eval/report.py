@@ -1,16 +1,14 @@
 """One self-contained page: what was measured beside its bars, and the videos it was measured on."""
 
-import base64
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from string import Template
 from typing import Any
 
 from eval.curves import Training, draw, read_trainings
-from eval.store import Row, write_text
+from eval.page import details, picture, write_page
+from eval.store import Row
 
 Results = dict[str, Any]
 
@@ -23,7 +21,11 @@ class VideoSet:
     rows: list[Row]
 
 
-PAGE = Template((Path(__file__).parent / "report.template.html").read_text())
+INTRODUCTION = (
+    "Captions name a shape and its colours and never a motion; videos have no captions. A video made from a held-out "
+    "caption should show the right thing moving as its kind moves. An analytic judge, nothing trained, says whether "
+    "it does."
+)
 LABELS = {
     "text_faithful": "text faithful (shape and colour)",
     "background_right": "background right",
@@ -44,6 +46,12 @@ LABELS = {
     "lengths_right": "16 frames become 31, 46, 61",
     "given_frames_error": "largest error of given frames",
     "input_channels": "input channels per pixel",
+    "fvd": "FVD from real videos, without bias",
+    "clip_fid": "CLIP-FID of the middle frame, without bias",
+    "inception_score": "Inception Score, 24 classes",
+    "clipsim": "CLIPSIM",
+    "fvd_over_error": "that FVD over its error",
+    "fvd_gap_over_error": "FVD above the trained decoder's, in errors",
 }
 PARTS = {
     "decoder": ("Decoder at 16 fps", "Held-out captions, 16 frames."),
@@ -54,7 +62,7 @@ PARTS = {
     "sr_spacetime": ("Space-time super-resolution", "Real held-out videos, against bicubic enlargement."),
     "sr_spatial": ("Spatial super-resolution", "Real held-out videos, against bicubic enlargement."),
     "final": ("Final videos", "Decoder at 6 fps, interpolation to 30 fps, both super-resolutions: 76 frames."),
-    "real": ("The judge on real videos", "They must pass."),
+    "real": ("The judge on real videos", "They must pass. Distances are from other real videos."),
     "still": ("The judge on still videos", "They must fail."),
     "jittered": ("The judge on jittered videos", "Right places in a wrong order: they must fail."),
     "wrong_motion": ("The judge on wrong motion", "Another shape's motion: they must fail."),
@@ -86,24 +94,17 @@ def write_report(results: Results, out: Path, runs: Path) -> Path:
     """
     sets = {name: VideoSet(out / one["folder"], one["rows"]) for name, one in results["sets"].items()}
     trainings = read_trainings(runs)
-    sections = [
-        ("Final videos", _gallery(sets.get("final"), 192)),
-        ("One prompt through the stages", _cascade(sets.get("cascade"))),
-        ("Trained, untrained, real", _comparison(sets)),
-        ("Measures", _tables(results["measures"])),
-        ("Training", _training(trainings)),
-        ("How it was made", _details(results)),
-    ]
-    body = "\n".join(f"<section><h2>{title}</h2>{content}</section>" for title, content in sections if content)
-    settings = results["settings"]
-    page = PAGE.substitute(
-        system=escape(str(settings["system"]["model"])),
-        finished=escape(results["finished"].replace("T", " ").removesuffix("+00:00")),
-        tally=_tally(results["measures"]),
-        body=body,
-    )
-    write_text(page, out / "report.html")
-    return out / "report.html"
+    sections = {
+        "Final videos": _gallery(sets.get("final"), 192),
+        "One prompt through the stages": _cascade(sets.get("cascade")),
+        "Trained, untrained, real": _comparison(sets),
+        "Measures": _tables(results["measures"]),
+        "Training": _training(trainings),
+        "How it was made": details(results["versions"], results["settings"]),
+    }
+    system, finished = str(results["settings"]["system"]["model"]), results["finished"]
+    title, tally = "Text becomes video: moving shapes", _tally(results["measures"])
+    return write_page(out / "report.html", title, system, finished, INTRODUCTION, tally, sections)
 
 
 def _tally(measures: Sequence[Row]) -> str:
@@ -126,12 +127,7 @@ def _card(folder: Path, i: int, row: Row, width: int) -> str:
     if not path.exists():
         return ""
     marks = _mark(row["text_faithful"], "text") + _mark(row["dominant_motion"], "motion")
-    return f"<figure>{_picture(path, width)}<figcaption>{escape(row['caption'])}<br>{marks}</figcaption></figure>"
-
-
-def _picture(path: Path, width: int) -> str:
-    content = base64.b64encode(path.read_bytes()).decode()
-    return f'<img src="data:image/{path.suffix[1:]};base64,{content}" width="{width}" alt="">'
+    return f"<figure>{picture(path, width)}<figcaption>{escape(row['caption'])}<br>{marks}</figcaption></figure>"
 
 
 def _mark(right: bool, what: str) -> str:
@@ -143,7 +139,7 @@ def _cascade(videos: VideoSet | None) -> str:
         return ""
     folder, caption = videos.folder, escape(videos.rows[0]["caption"])
     rows = [
-        f"<tr><td>{_picture(folder / f'{stage}.webp', 128)}</td><td>{_picture(folder / f'{stage}.png', 768)}</td>"
+        f"<tr><td>{picture(folder / f'{stage}.webp', 128)}</td><td>{picture(folder / f'{stage}.png', 768)}</td>"
         f"<td>{label}</td></tr>"
         for stage, label in STAGES.items()
     ]
@@ -177,7 +173,7 @@ def _starting(sets: Mapping[str, VideoSet], name: str) -> VideoSet | None:
 
 
 def _optional(path: Path) -> str:
-    return _picture(path, 112) if path.exists() else ""
+    return picture(path, 112) if path.exists() else ""
 
 
 def _tables(measures: Sequence[Row]) -> str:
@@ -198,9 +194,10 @@ def _line(measure: Row) -> str:
     state = {None: "", True: "good", False: "poor"}[passed]
     sign = {None: "", True: " ✓", False: " ✗"}[passed]
     wanted = f"{_symbol(bar)} {_value(float(bar.split()[-1]), measure['unit'])}" if bar else ""
+    value = _value(measure["value"], measure["unit"]) + _error(measure["error"])
     return (
-        f'<tr><td>{_label(measure["name"])}</td><td class="value {state}">'
-        f'{_value(measure["value"], measure["unit"])}{sign}</td><td class="soft">{wanted}</td></tr>'
+        f'<tr><td>{_label(measure["name"])}</td><td class="value {state}">{value}{sign}</td>'
+        f'<td class="soft">{wanted}</td></tr>'
     )
 
 
@@ -224,6 +221,10 @@ def _value(value: float, unit: str) -> str:
     return {"dB": f"{value:.2f} dB", "ratio": f"{value:.2f} x"}.get(unit, f"{value:.3g}")
 
 
+def _error(error: float | None) -> str:
+    return "" if error is None else f" ± {error:.2g}"
+
+
 def _time(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
 
@@ -244,9 +245,3 @@ def _training(trainings: Sequence[Training]) -> str:
         f'<div class="shares">{bars}</div><p class="legend">{_time(total)} in all: {shares}</p>'
         f'<p class="legend">{key}</p><div class="curves">{figures}</div>'
     )
-
-
-def _details(results: Results) -> str:
-    versions = " · ".join(f"{name} {number}" for name, number in results["versions"].items())
-    settings = escape(json.dumps(results["settings"], indent=2))
-    return f'<p class="soft">{versions}</p><details><summary>settings</summary><pre>{settings}</pre></details>'

@@ -2,6 +2,7 @@
 
 import operator
 import re
+import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -9,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from eval.looks import VECTORS
 from eval.store import Rows
 from lightning_mav.errors import ConfigError
 
@@ -33,6 +35,7 @@ class Measure:
         n: How many videos it rests on.
         seconds: Wall time that its videos took, also where several measures share them.
         bar: The bar as written in the configuration, for example ">= 0.95"; empty for numbers only reported.
+        error: Its standard error, where it was estimated.
     """
 
     part: str
@@ -42,6 +45,7 @@ class Measure:
     n: int
     seconds: float
     bar: str = ""
+    error: float | None = None
 
     @property
     def passed(self) -> bool | None:
@@ -78,7 +82,26 @@ def as_json(settings: Any, measures: Sequence[Measure], sets: Mapping[str, Rows]
     return {
         "settings": settings,
         "measures": [asdict(measure) | {"passed": measure.passed} for measure in measures],
-        "sets": {name: {"folder": str(rows.folder.relative_to(out)), "rows": rows.rows} for name, rows in sets.items()},
-        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "versions": {name: version(name) for name in ("torch", "lightning", "numpy", "pillow")},
-    }
+        "sets": {name: _brief(rows, out) for name, rows in sets.items()},
+    } | provenance()
+
+
+def _brief(rows: Rows, out: Path) -> dict[str, Any]:
+    """Return rows without the vectors that networks made of videos; the store keeps them."""
+    brief = [{name: value for name, value in row.items() if name not in VECTORS} for row in rows.rows]
+    return {"folder": str(rows.folder.relative_to(out)), "rows": brief}
+
+
+def provenance() -> dict[str, Any]:
+    """Return when this was, and with which versions of what."""
+    versions = {name: version(name) for name in ("torch", "lightning", "numpy", "pillow")} | {"commit": _commit()}
+    return {"finished": datetime.now(timezone.utc).isoformat(timespec="seconds"), "versions": versions}
+
+
+def _commit() -> str:
+    """Return the commit of these sources, "unknown" where they are in no repository."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eval.controls import control_videos
+from eval.looks import Looks
 from eval.oracle import judge
 from eval.store import Row, Rows, Store
 from eval.systems import MakeAVideoSystem, SuperResolutionPart
@@ -49,6 +50,7 @@ class Sets:
         num_prompts: Videos of each generated set.
         num_references: Real videos given to a stage.
         gallery: Videos of each set whose pictures are kept.
+        looks: What networks see in videos at the decoder's rate, for distances between sets; None leaves that out.
         kept: The sets with pictures, filled in as they are made.
     """
 
@@ -58,23 +60,25 @@ class Sets:
     num_prompts: int
     num_references: int
     gallery: int
+    looks: Looks | None = None
     kept: dict[str, Rows] = field(default_factory=dict)
 
-    # judged by the oracle
+    # judged by the oracle, and looked at by networks where sets are compared as a whole
 
-    def real(self, kind: str, fps: float, frames: int, size: int, num: int | None = None) -> Rows:
-        """Return verdicts on real videos, or on a spoilt kind of them."""
+    def real(self, kind: str, fps: float, frames: int, size: int, num: int | None = None, other: int = 0) -> Rows:
+        """Return verdicts on real videos, or on a spoilt kind of them; ``other`` draws videos that share nothing."""
+        seed = self.seed + other
 
         def make(ids: Sequence[int]) -> Tensor:
-            return control_videos(kind, ids, fps, frames, size, self.seed)
+            return control_videos(kind, ids, fps, frames, size, seed)
 
-        return self._judged(f"{kind}_{fps}fps_{size}px", [frames], fps, make, num)
+        return self._judged(f"{kind}_{fps}fps_{size}px", [frames, seed], fps, make, num)
 
     def decoder(self, fps: float) -> Rows:
         """Return verdicts on what prior and decoder make."""
 
         def make(ids: Sequence[int]) -> Tensor:
-            return self.system.generate(prompts_of(ids), fps, FRAMES, self.seed, "decoder", ids)
+            return self.system.run(prompts_of(ids), fps, FRAMES, self.seed, "decoder", ids)
 
         return self._judged(f"decoder_{fps}fps", self.system.fingerprint("clip", "prior", "decoder"), fps, make)
 
@@ -83,7 +87,7 @@ class Sets:
 
         def make(ids: Sequence[int]) -> Tensor:
             untrained = self.system.control(self.store.folder / "untrained_decoder")
-            return untrained.generate(prompts_of(ids), DECODER_FPS, FRAMES, self.seed, "decoder", ids)
+            return untrained.run(prompts_of(ids), DECODER_FPS, FRAMES, self.seed, "decoder", ids)
 
         key = self.system.fingerprint("clip", "prior", "decoder", "decoder_image")
         return self._judged("control", key, DECODER_FPS, make)
@@ -92,7 +96,7 @@ class Sets:
         """Return verdicts on what the whole cascade makes."""
 
         def make(ids: Sequence[int]) -> Tensor:
-            return self.system.generate(prompts_of(ids), SLOW_FPS, FRAMES, self.seed, "sr_spatial", ids)
+            return self.system.run(prompts_of(ids), SLOW_FPS, FRAMES, self.seed, "sr_spatial", ids)
 
         return self._judged("final", self.system.fingerprint(*CASCADE), FINAL_FPS, make)
 
@@ -102,7 +106,7 @@ class Sets:
         def work(ids: Sequence[int], folder: Path) -> list[Row]:
             for name in PARTS[1:]:
                 fps = SLOW_FPS if name == "decoder" else FINAL_FPS
-                videos = self.system.generate(prompts_of(ids), SLOW_FPS, FRAMES, self.seed, name, ids)
+                videos = self.system.run(prompts_of(ids), SLOW_FPS, FRAMES, self.seed, name, ids)
                 write_video(videos[0], folder / f"{name}.webp", fps)
                 write_sheet([videos[0]], folder / f"{name}.png", gap=0)
             return [{"caption": prompt} for prompt in prompts_of(ids)]
@@ -110,6 +114,10 @@ class Sets:
         rows = self.store.rows("cascade", [self.system.fingerprint(*CASCADE), self.seed], 1, work)
         self.kept["cascade"] = rows
         return rows
+
+    def looked_at(self, kind: str, other: int = 0) -> Rows:
+        """Return verdicts and looks on a kind of real videos at the decoder's rate and size."""
+        return self.real(kind, DECODER_FPS, FRAMES, self.system.frame_size(), other=other)
 
     def _judged(
         self, name: str, key: object, fps: float, make: Callable[[Sequence[int]], Tensor], num: int | None = None
@@ -119,9 +127,13 @@ class Sets:
             for i, video in zip(ids, videos, strict=True):
                 if i < self.gallery:
                     write_video(video, folder / f"{i:06d}.webp", fps)
-            return [asdict(judgement) for judgement in judge(videos, fps, prompts_of(ids))]
+            verdicts = [asdict(judgement) for judgement in judge(videos, fps, prompts_of(ids))]
+            if self.looks is None or fps != DECODER_FPS:
+                return verdicts
+            return [verdict | look for verdict, look in zip(verdicts, self.looks(videos, ids), strict=True)]
 
-        rows = self.store.rows(name, [key, self.seed, fps, self.gallery], num or self.num_prompts, work)
+        seen = None if self.looks is None else self.looks.fingerprint
+        rows = self.store.rows(name, [key, self.seed, fps, self.gallery, seen], num or self.num_prompts, work)
         self.kept[name] = rows
         return rows
 

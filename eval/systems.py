@@ -1,27 +1,40 @@
-"""What can be judged. A system is anything with ``generate(prompts, fps, frames, seed) -> video``."""
+"""What can be judged. A system is anything with ``generate(prompts, fps, frames, seed) -> videos``."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
+from eval.prompts import Prompt
 from lightning_mav.checkpoint.clip import load_clip
 from lightning_mav.checkpoint.models import hand_over, load_model, save_model
 from lightning_mav.checkpoint.resolve import resolve_model
 from lightning_mav.errors import CheckpointError
 from lightning_mav.models.decoder import Decoder
 from lightning_mav.models.super_resolution import upsample
-from lightning_mav.pipeline import MakeAVideo, Part
+from lightning_mav.networks.encoders import ClipEncoder
+from lightning_mav.pipeline import PARTS, MakeAVideo, Part
 
+OWN_FPS = 30.0
+FRAME_SKIP = 5  # of the interpolation network
+DECODED = 16  # frames the decoder was trained on; it makes no fewer
 SuperResolutionPart = Literal["sr_spacetime", "sr_spatial"]
 
 
 class System(Protocol):
     """A text-to-video system."""
 
-    def generate(self, prompts: Sequence[str], fps: float, frames: int, seed: int) -> Tensor:
-        """Return videos (B, 3, F, H, W) in [-1, 1]."""
+    def generate(self, prompts: Sequence[Prompt], fps: float | None, frames: int, seed: int) -> Iterable[Tensor]:
+        """Return a video (3, frames, H, W) in [-1, 1] for each prompt; noise depends on (seed, id of the prompt) alone.
+
+        ``fps`` None leaves the frame rate to the system.
+        """
+        ...
+
+    def fingerprint(self) -> list[Any]:
+        """Return plain values that change whenever the videos would."""
         ...
 
 
@@ -34,6 +47,7 @@ class MakeAVideoSystem:
         model: The pipeline folder.
         parts: Folders that replace single models.
         image_decoder: The decoder before it saw videos, from which the control is made; relative to ``model``.
+        until: The last part that ``generate`` runs.
         options: Further arguments of ``MakeAVideo``, such as ``precision``.
     """
 
@@ -42,24 +56,29 @@ class MakeAVideoSystem:
         model: str,
         parts: dict[str, str] | None = None,
         image_decoder: str = "decoder_image",
+        until: Part = "sr_spatial",
         options: dict[str, Any] | None = None,
     ) -> None:
         self.folder, self.image_decoder, self.options = Path(model), Path(model) / image_decoder, options or {}
+        self.until: Part = until
         found = resolve_model(self.folder)
         if found.kind != "pipeline":
             raise CheckpointError(f"{model}: is one model; system.model wants the folder of prior, decoder and so on")
         self.pipeline = MakeAVideo.from_folder(model, parts, **self.options)
 
-    def generate(
-        self,
-        prompts: Sequence[str],
-        fps: float,
-        frames: int,
-        seed: int,
-        until: Part = "sr_spatial",
-        ids: Sequence[int] | None = None,
+    def generate(self, prompts: Sequence[Prompt], fps: float | None, frames: int, seed: int) -> Tensor:
+        """Return videos (B, 3, frames, H, W) in [-1, 1]: the first frames of the decoder's length, or more if asked."""
+        skip = FRAME_SKIP if self.until in PARTS[2:] else 1
+        decoded = max(DECODED, math.ceil((frames - 1) / skip) + 1)
+        videos = self.run(
+            [p.text for p in prompts], (fps or OWN_FPS) / skip, decoded, seed, self.until, [p.id for p in prompts]
+        )
+        return videos[:, :, :frames]
+
+    def run(
+        self, prompts: Sequence[str], fps: float, frames: int, seed: int, until: Part, ids: Sequence[int | str]
     ) -> Tensor:
-        """Make videos (B, 3, F, H, W) in [-1, 1].
+        """Run the cascade.
 
         Args:
             prompts: B texts.
@@ -67,11 +86,12 @@ class MakeAVideoSystem:
             frames: Frames of the decoder's video; interpolation makes 5 (frames - 1) + 1 of them.
             seed: Of all noise.
             until: The last part to run.
-            ids: B numbers that, with the seed, decide the noise of each video.
+            ids: B names that, with the seed, decide the noise of each video.
+
+        Returns:
+            (B, 3, F, H, W) in [-1, 1].
         """
-        return self.pipeline.generate(
-            prompts, fps, frames, seed=seed, until=until, ids=None if ids is None else _names(ids)
-        )
+        return self.pipeline.generate(prompts, fps, frames, FRAME_SKIP, seed=seed, until=until, ids=_names(ids))
 
     def control(self, folder: Path) -> "MakeAVideoSystem":
         """Return this system with its image decoder inflated but never shown a video, which is saved in ``folder``."""
@@ -82,21 +102,24 @@ class MakeAVideoSystem:
         save_model(untrained, folder)
         sampling = {"sampling": {"decoder": video.sampling}}
         parts = {"decoder": str(folder)}
-        return MakeAVideoSystem(str(self.folder), parts, str(self.image_decoder), self.options | sampling)
+        return MakeAVideoSystem(str(self.folder), parts, str(self.image_decoder), self.until, self.options | sampling)
 
     def image_embeddings(self, prompts: Sequence[str], ids: Sequence[int], seed: int) -> Tensor:
         """Return the prior's (B, D) CLIP image embeddings of texts."""
         return self.pipeline.embed(prompts, seed, _names(ids))
 
+    @property
+    def clip(self) -> ClipEncoder:
+        """The CLIP of the pipeline."""
+        return load_clip(str(self._path("clip")))
+
     def text_embeddings(self, prompts: Sequence[str]) -> Tensor:
         """Return the (B, D) CLIP text embeddings of texts."""
-        embeddings: Tensor = load_clip(str(self._path("clip"))).encode_text(list(prompts)).embedding
-        return embeddings
+        return self.clip.encode_text(list(prompts)).embedding
 
     def embed_images(self, images: Tensor) -> Tensor:
         """Return the (B, D) CLIP image embeddings of images (B, 3, H, W)."""
-        embeddings: Tensor = load_clip(str(self._path("clip"))).encode_image(images)
-        return embeddings
+        return self.clip.encode_image(images)
 
     def interpolate(self, video: Tensor, frame_skip: int, fps: float, ids: Sequence[int], seed: int) -> Tensor:
         """Put ``frame_skip`` - 1 frames between any two of videos (B, 3, K, H, W); the result has ``fps``."""
@@ -128,8 +151,9 @@ class MakeAVideoSystem:
         channels: int = first.weight.shape[1] + first.extra.weight.shape[1]
         return channels // int(model.config.unshuffle) ** 2
 
-    def fingerprint(self, *parts: str) -> list[list[Any]]:
-        """Return plain values that change whenever the models of these parts do."""
+    def fingerprint(self, *parts: str) -> list[Any]:
+        """Return plain values that change whenever the models of these parts do, by default of all that generate."""
+        parts = parts or ("clip", *PARTS[: PARTS.index(self.until) + 1])
         return [_mark(self.image_decoder if part == "decoder_image" else self._path(part)) for part in parts]
 
     def _path(self, part: str) -> str | Path:
@@ -138,7 +162,7 @@ class MakeAVideoSystem:
         return self.pipeline.paths[part]
 
 
-def _names(ids: Sequence[int]) -> list[str]:
+def _names(ids: Sequence[int | str]) -> list[str]:
     return [str(i) for i in ids]
 
 

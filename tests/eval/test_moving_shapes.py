@@ -1,20 +1,29 @@
 import json
 import re
+from functools import partial
 
 import pytest
 import yaml
 
 from eval.__main__ import CONFIGS, main
+from eval.looks import Looks
 from eval.moving_shapes import PARTS, MovingShapes
+from eval.results import as_json
 from eval.store import Store
 from eval.systems import MakeAVideoSystem
+from eval.video_classifier import Training
 from lightning_mav.errors import CheckpointError, ConfigError
 
 BARS = {"real": {"strict_law": ">= 0.98"}, "interpolation": {"input_channels": "== 7", "given_frames_error": "== 0"}}
 
 
-def benchmark(parts=tuple(PARTS)):
-    return MovingShapes(num_prompts=3, num_references=1, chunk=2, gallery=2, parts=parts, bars=BARS)
+STAGES = [part for part in PARTS if part != "distances"]
+DISTANCES = {(part, name) for part in ("real", "decoder", "control") for name in ("fvd", "clip_fid", "clipsim")}
+DISTANCES |= {("real", "fvd_over_error"), ("control", "fvd_gap_over_error")}
+
+
+def benchmark(parts=STAGES, num_prompts=3):
+    return MovingShapes(num_prompts=num_prompts, num_references=1, chunk=2, gallery=2, parts=parts, bars=BARS)
 
 
 @pytest.fixture(scope="module")
@@ -28,13 +37,27 @@ def test_every_part_is_measured_and_every_bar_has_its_measure(found):
     measures, sets = found
     for name in ("moving_shapes", "moving_shapes_full"):
         bars = yaml.safe_load((CONFIGS / "benchmark" / f"{name}.yaml").read_text())["bars"]
-        assert {(part, one) for part, own in bars.items() for one in own} <= set(measures)
+        assert {(part, one) for part, own in bars.items() for one in own} <= set(measures) | DISTANCES
     assert measures["real", "strict_law"].passed and measures["real", "strict_law"].n == 3
     assert measures["interpolation", "input_channels"].value == 7
     assert measures["interpolation", "given_frames_error"].passed
     assert measures["interpolation", "lengths_right"].value == 1
     assert measures["sr_spatial", "gain"].unit == "dB" and measures["sr_spatial", "gain"].passed is None
     assert len(list(sets["final"].folder.glob("*.webp"))) == 2
+
+
+def test_sets_are_compared_as_wholes(tiny_pipeline, tmp_path, monkeypatch):
+    briefly = partial(Looks, training=Training(steps=2))
+    monkeypatch.setattr("eval.moving_shapes.Looks", briefly)
+    system = MakeAVideoSystem(str(tiny_pipeline))
+    found, sets = benchmark(["distances"], num_prompts=40).evaluate(system, tmp_path, seed=0)
+    measures = {(m.part, m.name): m for m in found}
+    assert set(measures) >= DISTANCES
+    assert measures["real", "fvd"].error > 0 and measures["real", "clipsim"].n == 40
+    assert measures["control", "fvd"].value == measures["decoder", "fvd"].value  # neither has seen a video
+    assert measures["control", "fvd_gap_over_error"].value == 0
+    brief = as_json({}, found, sets, tmp_path)["sets"]["control"]["rows"][0]
+    assert "clip_similarity" in brief and "features" not in brief
 
 
 def test_untrained_decoder_equals_its_control(found):
@@ -46,7 +69,7 @@ def test_stored_work_is_not_done_again(tiny_pipeline, tmp_path, monkeypatch):
     only_decoder = benchmark(["decoder"])
     system = MakeAVideoSystem(str(tiny_pipeline))
     first, _ = only_decoder.evaluate(system, tmp_path, seed=0)
-    monkeypatch.setattr(system, "generate", None)
+    monkeypatch.setattr(system, "run", None)
     again, _ = only_decoder.evaluate(system, tmp_path, seed=0)
     assert first == again
     with pytest.raises(TypeError):
