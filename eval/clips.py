@@ -23,10 +23,14 @@ def published_clip(weights: str, model: str, path: str | None = None) -> ClipEnc
     return load_clip(f"open_clip:{model}:{find_weights(weights, path).path}")
 
 
-def random_clip(seed: int = 0) -> ClipEncoder:
-    """Return a small CLIP with random weights: it checks that everything runs."""
+class RandomClip(SmallClipEncoder):
+    """A small CLIP with random weights: it checks that everything runs."""
+
+    name = "random"
+
+
+def random_clip(seed: int = 0) -> RandomClip:
+    """Return a random CLIP that depends on the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(hashed_seed("random_clip", seed))
-        return SmallClipEncoder(
-            SmallClip(SmallClipConfig(32, 32, (16, 32), text_width=32, text_layers=1, text_heads=2))
-        )
+        return RandomClip(SmallClip(SmallClipConfig(32, 32, (16, 32), text_width=32, text_layers=1, text_heads=2)))

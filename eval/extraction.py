@@ -141,6 +141,10 @@ class Extraction:
         names = {spec.extractor for spec in self.protocol.metrics.values()}
         return {name: self.extractors[name]() for name in sorted(names)}
 
+    def network_name(self, spec: MetricSpec) -> str:
+        """Return what a metric's network calls itself; "random" for a stand-in."""
+        return str(getattr(self._built[spec.extractor], "name", spec.extractor))
+
     def fingerprint(self, spec: MetricSpec) -> str:
         """Return what stands for a metric's network and its preprocessing."""
         found: str = self._network(spec).fingerprint

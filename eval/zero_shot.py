@@ -86,7 +86,7 @@ class ZeroShot:
             "prompts": {"n": len(prompts), "sha256": list_hash(prompts)},
             "real": None if real is None else {"n": len(real[0]), "sha256": list_hash(real[0])},
             "skipped": _skipped(generated, references),
-            "changes": changes(protocol),
+            "changes": changes(protocol) + _stand_ins(protocol, work),
             "conventions": _conventions(protocol, generated, seed),
             "gallery": _gallery(protocol, generated, out),
         }
@@ -163,7 +163,15 @@ def _scored(spec: MetricSpec, generated: Features, references: Features | None, 
 
 
 def _as_row(spec: MetricSpec, work: Extraction, found: Score) -> dict[str, Any]:
-    return asdict(found) | {"spec": asdict(spec), "fingerprint": work.fingerprint(spec)}
+    about = {"network": work.network_name(spec), "fingerprint": work.fingerprint(spec)}
+    return asdict(found) | {"spec": asdict(spec)} | about
+
+
+def _stand_ins(protocol: Protocol, work: Extraction) -> list[str]:
+    """Return which networks are not those that the protocol names."""
+    specs = {spec.extractor: spec for spec in protocol.metrics.values()}
+    names = {key: work.network_name(spec) for key, spec in specs.items()}
+    return [f"{name} network for {key}" for key, name in names.items() if name != key]
 
 
 def _skipped(*sets: Features | None) -> list[dict[str, str]]:

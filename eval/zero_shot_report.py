@@ -43,7 +43,7 @@ def write_zero_shot_report(results: Row, run: Row, out: Path) -> Path:
 
 
 def _numbers(scores: Mapping[str, Row]) -> str:
-    head = ("metric", "value", "without bias", "n", "real", "line in 1/n ends at", "extractor")
+    head = ("metric", "value", "without bias", "n", "real", "line in 1/n ends at", "network")
     return table(head, [_number(name, one) for name, one in scores.items()])
 
 
@@ -51,7 +51,7 @@ def _number(name: str, one: Row) -> list[str]:
     corrected = "" if one["corrected"] is None else f"{one['corrected']:.4g} ± {one['corrected_error']:.2g}"
     end = "" if one["extrapolated"] is None else f"{one['extrapolated']:.4g}"
     real = f"{one['num_real']:,}" if one["num_real"] else ""
-    extractor = f"{one['spec']['extractor']} <span class='soft'>{one['fingerprint'][:8]}</span>"
+    extractor = f"{escape(one['network'])} <span class='soft'>{one['fingerprint'][:8]}</span>"
     return [escape(name), f"{one['value']:.4g} ± {one['error']:.2g}", corrected, f"{one['n']:,}", real, end, extractor]
 
 

@@ -176,7 +176,8 @@ def test_command_on_a_folder_writes_everything_and_says_why_nothing_is_comparabl
     assert main() == 0
     out = tmp_path / "videos" / "eval" / "msrvtt_mav"
     results = json.loads((out / "results.json").read_text())
-    assert results["changes"] == ["size"] and set(results["scores"]) == {"clipsim", "fid", "clip_fid"}
+    assert results["changes"] == ["size", "random network for clip_vit_b32", "random network for inception"]
+    assert set(results["scores"]) == {"clipsim", "fid", "clip_fid"}
     assert json.loads((out / "run.json").read_text())["versions"]["commit"]
     page = (out / "report.html").read_text()
     assert "Make-A-Video" in page and "the protocol was changed: size" in page
