@@ -154,7 +154,8 @@ class MakeAVideoSystem:
     def fingerprint(self, *parts: str) -> list[Any]:
         """Return plain values that change whenever the models of these parts do, by default of all that generate."""
         parts = parts or ("clip", *PARTS[: PARTS.index(self.until) + 1])
-        return [_mark(self.image_decoder if part == "decoder_image" else self._path(part)) for part in parts]
+        paths = [self.image_decoder if part == "decoder_image" else self._path(part) for part in parts]
+        return [*(_mark(path) for path in paths), repr(sorted(self.options.items()))]
 
     def _path(self, part: str) -> str | Path:
         if part not in self.pipeline.paths:
