@@ -13,6 +13,7 @@ from lightning_mav.models import MODELS
 from lightning_mav.models.base import Objective, Sampling
 from lightning_mav.models.clip import ClipConfig
 from lightning_mav.models.decoder import Decoder, DecoderConfig
+from lightning_mav.models.interpolation import InterpolationConfig
 from lightning_mav.models.prior import PriorConfig
 from lightning_mav.models.super_resolution import SpacetimeSR, SuperResolutionConfig
 from lightning_mav.networks.prior_transformer import PriorTransformerConfig
@@ -45,7 +46,7 @@ CONFIGS = {
     "clip": ClipConfig(SmallClipConfig(8, 16, (8, 16), text_width=8, text_layers=1, text_heads=2)),
     "prior": PriorConfig(PriorTransformerConfig(embedding_dim=6, states_dim=5, width=16, num_layers=1, num_heads=2)),
     "decoder": DecoderConfig(UNET, OBJECTIVE, SAMPLING, unshuffle=2, image_size=8),
-    "interpolation": DecoderConfig(UNET, OBJECTIVE, SAMPLING, unshuffle=2, image_size=8),
+    "interpolation": InterpolationConfig(UNET, OBJECTIVE, SAMPLING, unshuffle=2, image_size=8),
     "sr_spacetime": SR,
     "sr_spatial": SR,
 }
