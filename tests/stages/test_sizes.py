@@ -6,6 +6,7 @@ import pytest
 
 from lightning_mav.errors import ConfigError
 from lightning_mav.models.base import Objective
+from lightning_mav.models.interpolation import InterpolationConfig
 from lightning_mav.models.super_resolution import SuperResolutionConfig
 from lightning_mav.networks.unet import UNetConfig
 from lightning_mav.stages import DecoderStage, InterpolationStage, SpatialSRStage
@@ -13,11 +14,14 @@ from lightning_mav.stages import DecoderStage, InterpolationStage, SpatialSRStag
 
 @pytest.mark.parametrize("stage", [DecoderStage, InterpolationStage])
 def test_a_decoder_wants_its_own_size(stage, decoder_config):
-    stage(decoder_config()).check_size(SimpleNamespace(size=8))
+    def stage_of(**changes):
+        return stage(InterpolationConfig(**vars(decoder_config(**changes))))  # a decoder's too
+
+    stage_of().check_size(SimpleNamespace(size=8))
     with pytest.raises(ConfigError, match=r"data.size: 10, but model.config.image_size is 8"):
-        stage(decoder_config()).check_size(SimpleNamespace(size=10))
+        stage_of().check_size(SimpleNamespace(size=10))
     with pytest.raises(ConfigError, match=r"model.config.image_size: 8 pixels, .* multiples of 3; choose 9"):
-        stage(decoder_config(unshuffle=3)).check_size(SimpleNamespace(size=8))
+        stage_of(unshuffle=3).check_size(SimpleNamespace(size=8))
 
 
 @pytest.mark.parametrize(
