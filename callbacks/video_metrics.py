@@ -3,13 +3,11 @@
 from collections.abc import Sequence
 from typing import Literal
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor
 
 from callbacks.periodic import Periodic, samples_of
 from lightning_mav.checkpoint.clip import load_clip
-from lightning_mav.data.transforms import to_uint8
+from lightning_mav.data.transforms import quantise
 from lightning_mav.errors import ConfigError
 from lightning_mav.metrics.extractors import Extractor
 from lightning_mav.metrics.pretrained import i3d
@@ -70,8 +68,8 @@ class VideoMetrics(Periodic):
         distance = FrechetVideoDistance(self._extractor)
         for part in self._parts(len(self.batch["video"])):
             batch = {name: values[part] for name, values in self.batch.items()}
-            distance.update(_eight_bit(batch["video"].float().cpu()), real=True)
-            distance.update(_eight_bit(samples_of(trainer, stage, batch)), real=False)
+            distance.update(quantise(batch["video"].float().cpu()), real=True)
+            distance.update(quantise(samples_of(trainer, stage, batch)), real=False)
         found = {f"fvd_{self.num_samples}": float(distance.compute())}
         if self._clip is not None:
             found["clipsim"] = self._clip_similarity(trainer, stage)
@@ -85,12 +83,8 @@ class VideoMetrics(Periodic):
             asked: Batch = {name: values[part] for name, values in self.batch.items()}
             embedding = self._clip.encode_text(self.prompts[part]).embedding
             asked["image_embedding"] = embedding.to(asked["image_embedding"])
-            similarity.update(_eight_bit(samples_of(trainer, stage, asked)), self.prompts[part])
+            similarity.update(quantise(samples_of(trainer, stage, asked)), self.prompts[part])
         return float(similarity.compute())
 
     def _parts(self, num: int) -> list[slice]:
         return [slice(start, min(start + self.batch_size, num)) for start in range(0, num, self.batch_size)]
-
-
-def _eight_bit(videos: Tensor) -> Tensor:
-    return torch.stack([to_uint8(video).permute(3, 0, 1, 2) for video in videos])

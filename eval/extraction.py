@@ -14,7 +14,7 @@ from eval.prompts import Prompt, list_hash
 from eval.protocols import MetricSpec, Protocol
 from eval.reading import fit
 from eval.systems import System
-from lightning_mav.data.transforms import to_uint8
+from lightning_mav.data.transforms import quantise
 from lightning_mav.errors import ConfigError, DataError
 from lightning_mav.media import write_video
 from lightning_mav.metrics.clip_similarity import ClipFrames, similarity_of_videos
@@ -101,7 +101,7 @@ class Extraction:
     def _generated(self, system: System, prompts: Sequence[Prompt]) -> list[Tensor]:
         p = self.protocol
         videos = system.generate(prompts, p.fps, p.frames, self.seed)
-        fitted = [fit(to_uint8(video.cpu()).permute(3, 0, 1, 2), p.size, p.crop) for video in videos]
+        fitted = [fit(quantise(video.cpu()), p.size, p.crop) for video in videos]
         if wrong := [video.shape[1] for video in fitted if video.shape[1] != p.frames]:
             raise DataError(f"{prompts[0].id}: {wrong[0]} frames, but protocol {p.name} looks at {p.frames}")
         return fitted

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from eval.store import Row, Rows
 from eval.video_classifier import FULLY, Training, VideoClassifier, as_extractor, class_logits, trained_classifier
-from lightning_mav.data.transforms import to_uint8
+from lightning_mav.data.transforms import quantise
 from lightning_mav.metrics.clip_similarity import ImageTextEncoder, embed_frames, frame_similarity
+from lightning_mav.metrics.extractors import NetworkExtractor
 from lightning_mav.metrics.frechet import Estimate, jackknife
 from lightning_mav.metrics.inception_score import inception_score
 from lightning_mav.seeding import generator
@@ -55,12 +56,12 @@ class Looks:
     @property
     def fingerprint(self) -> list[str]:
         """Changes with both networks."""
-        return [as_extractor(VideoClassifier(), self._seed).fingerprint, self._clip.fingerprint]
+        return [self._extractor.fingerprint, self._clip.fingerprint]
 
     def __call__(self, videos: Tensor, ids: Sequence[int]) -> list[Row]:
         """Return what is seen in videos (B, 3, 16, H, W) in [-1, 1], one row each."""
-        eight_bit = torch.stack([to_uint8(video).permute(3, 0, 1, 2) for video in videos])
-        features = as_extractor(self._classifier, self._seed)(eight_bit)
+        eight_bit = quantise(videos)
+        features = self._extractor(eight_bit)
         frames = embed_frames(self._clip, eight_bit)
         text = self._clip.encode_text(self._prompts_of(ids)).embedding
         columns = {
@@ -75,6 +76,10 @@ class Looks:
     @cached_property
     def _clip(self) -> ImageTextEncoder:
         return self._system.clip
+
+    @cached_property
+    def _extractor(self) -> NetworkExtractor:
+        return as_extractor(self._classifier, self._seed)
 
     @cached_property
     def _classifier(self) -> VideoClassifier:

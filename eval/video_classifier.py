@@ -68,13 +68,12 @@ FULLY = Training()
 
 def trained_classifier(path: Path, seed: int = 0, training: Training = FULLY) -> VideoClassifier:
     """Return the classifier stored at ``path``; train and store it if it is not there."""
-    network = VideoClassifier()
-    if path.exists():
-        network.load_state_dict(load_file(path))
-        return network.eval()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(hashed_seed("video classifier", seed))
         network = VideoClassifier()
+    if path.exists():
+        network.load_state_dict(load_file(path))
+        return network.eval()
     optimizer = torch.optim.AdamW(network.parameters(), lr=training.lr)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, training.lr, total_steps=training.steps)
     for step in range(training.steps):

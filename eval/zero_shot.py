@@ -74,6 +74,8 @@ class ZeroShot:
         protocol = self._limited()
         real = self._real(protocol)
         prompts = self._some(self.data.prompts(protocol, seed))
+        if len(prompts) < protocol.needed:  # found out before any video is made
+            raise DataError(f"{len(prompts)} prompts, but protocol {protocol.name} takes {protocol.needed} videos")
         work = Extraction(protocol, self.extractors, seed, self.on_error, self.max_errors, self._device(), self.gallery)
         store = FeatureStore(out / "store", self.chunk, *_share())
         generated = work.run("generated", store, self._system(system, real), prompts)

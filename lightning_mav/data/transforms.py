@@ -37,9 +37,14 @@ def to_network_range(frames: Tensor) -> Tensor:
     return frames.permute(3, 0, 1, 2).to(torch.float32, memory_format=torch.contiguous_format) / 127.5 - 1
 
 
+def quantise(videos: Tensor) -> Tensor:
+    """Turn values in [-1, 1], in any layout, into uint8; rounded, as cutting off darkens a quarter of all levels."""
+    return ((videos.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
 def to_uint8(video: Tensor) -> Tensor:
     """Turn a video (3, F, H, W) in [-1, 1] into uint8 frames (F, H, W, 3)."""
-    return ((video.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 3, 0)
+    return quantise(video).permute(1, 2, 3, 0)
 
 
 def prepare(frames: Tensor, size: int, augment: Augmentation, generator: torch.Generator) -> Tensor:

@@ -110,6 +110,13 @@ def test_real_videos_stand_within_three_errors_of_themselves(ucf101, tmp_path):
     assert abs(found["corrected"]) <= 3 * found["corrected_error"] and found["value"] < 1e-6
 
 
+def test_too_few_prompts_are_found_out_before_any_video_is_made(msrvtt, tmp_path):
+    system = Made()
+    with pytest.raises(DataError, match=r"88 prompts, but protocol msrvtt_modelscope takes 2048 videos"):
+        ZeroShot(msrvtt, small("msrvtt_modelscope"), EXTRACTORS).evaluate(system, tmp_path, 0)
+    assert not system.made
+
+
 def folder_of(path, msrvtt):
     path.mkdir()
     for prompt in ZeroShot(msrvtt, small("msrvtt_mav"), EXTRACTORS, limit=NUM)._some(
