@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from eval.features import Features, FeatureStore, Row, Work
-from eval.prompts import Prompt, list_hash
+from eval.prompts import Prompt
 from eval.protocols import MetricSpec, Protocol
 from eval.reading import fit
 from eval.systems import System
@@ -59,34 +59,36 @@ class Extraction:
             DataError: More videos than allowed cannot be used.
         """
         p = self.protocol
-        looks = [p.frames, p.fps, p.size, p.crop, self.gallery]
-        key = [system.fingerprint(), list_hash(prompts), self.seed, looks, self._fingerprints(name)]
-        found = store.extract(name, key, [p.id for p in prompts], self._worker(name, system, prompts))
+        key = [system.fingerprint(), self.seed, p.frames, p.fps, p.size, p.crop]
+        looks = {look: self.fingerprint(spec) for look, spec in self._looks(name).items()}
+        found = store.extract(name, key, looks, [p.key for p in prompts], self._worker(name, system, prompts))
         self._check([row for row in found.rows if "error" in row])
         return found
 
     def _worker(self, name: str, system: System, prompts: Sequence[Prompt]) -> Work:
-        def work(ids: Sequence[int], folder: Path) -> tuple[list[Row], dict[str, Tensor]]:
-            chosen = [prompts[i] for i in ids]
+        shown = self._shown(prompts) if name != "real" else set()
+
+        def work(places: Sequence[int], looks: Sequence[str], folder: Path) -> tuple[list[Row], dict[str, Tensor]]:
+            chosen = [prompts[i] for i in places]
             videos, errors = self._videos(system, chosen)
             self._check([{"id": key, "error": reason} for key, reason in errors.items()])
             rows = [{"id": p.id, "text": p.text} | ({"error": errors[p.id]} if p.id in errors else {}) for p in chosen]
             usable = [p for p in chosen if p.id not in errors]
-            if name != "real":
-                self._keep(videos, usable, {prompts[i].id for i in self.shown(len(prompts))}, folder)
+            self._keep([(v, p) for v, p in self._with(videos, usable) if p.key in shown], folder)
             videos = [video.to(self.device) for video in videos]
-            return rows, {look: self._features(spec, videos, usable) for look, spec in self._looks(name).items()}
+            specs = self._looks(name)
+            return rows, {look: self._features(specs[look], videos, usable) for look in looks}
 
         return work
 
-    def shown(self, num: int) -> set[int]:
-        """Return the numbers of the videos whose pictures are kept, evenly spaced."""
-        return {i * num // self.gallery for i in range(min(self.gallery, num))}
+    def _shown(self, prompts: Sequence[Prompt]) -> set[str]:
+        """Return the keys of the videos whose pictures are kept, evenly spaced."""
+        num = len(prompts)
+        return {prompts[i * num // self.gallery].key for i in range(min(self.gallery, num))}
 
-    def _keep(self, videos: Sequence[Tensor], prompts: Sequence[Prompt], shown: set[str], folder: Path) -> None:
-        for video, prompt in self._with(videos, prompts):
-            if prompt.id in shown:
-                write_video(video.float() / 127.5 - 1, folder / f"{prompt.id}.webp", self.protocol.fps or 25.0)
+    def _keep(self, videos: Sequence[tuple[Tensor, Prompt]], folder: Path) -> None:
+        for video, prompt in videos:
+            write_video(video.float() / 127.5 - 1, picture_of(folder, prompt.key), self.protocol.fps or 25.0)
 
     def _videos(self, system: System, prompts: Sequence[Prompt]) -> tuple[list[Tensor], dict[str, str]]:
         """Return the usable videos, uint8 (3, F, H, W), and why others are not, by id."""
@@ -128,9 +130,6 @@ class Extraction:
         specs = self.protocol.metrics.values()
         return {look_of(spec): spec for spec in specs if name != "real" or spec.kind == "frechet"}
 
-    def _fingerprints(self, name: str) -> dict[str, str]:
-        return {look: self._network(spec).fingerprint for look, spec in sorted(self._looks(name).items())}
-
     def _network(self, spec: MetricSpec) -> Any:
         network = self._built[spec.extractor]
         images = spec.kind == "frechet" and hasattr(network, "encode_image")
@@ -164,6 +163,11 @@ def look_of(spec: MetricSpec) -> str:
     """Name the features that a metric rests on; metrics with the same name share them."""
     what = "similarity" if spec.kind == "clip_similarity" else spec.frames or "video"
     return f"{spec.extractor}/{what}"
+
+
+def picture_of(folder: Path, key: str) -> Path:
+    """Return where the picture of a video lies, if it is kept."""
+    return folder / "pictures" / f"{key}.webp"
 
 
 def _stacked(parts: Sequence[Tensor], dim: int) -> Tensor:

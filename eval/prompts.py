@@ -22,6 +22,11 @@ class Prompt:
     text: str
     group: str
 
+    @property
+    def key(self) -> str:
+        """The id with the start of the text's sha256: what a video depends on beside its system and seed."""
+        return f"{self.id}-{hashlib.sha256(self.text.encode()).hexdigest()[:8]}"
+
 
 def checked(prompts: Iterable[Prompt], source: object) -> list[Prompt]:
     """Return prompts as a list whose ids are distinct and whose texts are not empty.

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from eval.benchmarks import Benchmark
-from eval.extraction import Extraction, OnError, look_of
+from eval.extraction import Extraction, OnError, look_of, picture_of
 from eval.features import Features, FeatureStore
 from eval.folders import Clips, RealSet
+from eval.kept import Kept
 from eval.prompts import Prompt, list_hash
 from eval.protocols import MetricSpec, Protocol, changes
 from eval.results import provenance
@@ -37,6 +38,8 @@ class ZeroShot:
         max_errors: See ``Extraction``.
         device: Where networks of metrics run; None takes a GPU if there is one.
         gallery: Generated videos that the report can play.
+        keep_videos: Keeps every generated video, so that other networks and protocols need none made again.
+        store: Folder of the features, which all protocols share; None for one beside the results.
     """
 
     data: Benchmark
@@ -48,11 +51,13 @@ class ZeroShot:
     max_errors: int | None = None
     device: str | None = None
     gallery: int = 40
+    keep_videos: bool = False
+    store: str | None = None
 
     def judge(self, system: System | RealSet, out: Path, seed: int, settings: dict[str, Any]) -> list[str]:
         """Evaluate; write results.json (the same bytes in every run), run.json, report.html; return lines to print."""
         began = perf_counter()
-        results = self.evaluate(system, out, seed)
+        results, gallery = self.evaluate(system, out, seed)
         if _share()[0] > 0:
             return []  # the first process writes for all
         write_json(results, out / "results.json")
@@ -60,12 +65,15 @@ class ZeroShot:
         name = str(settings["system"].get("model") or settings["system"].get("path") or "real videos")
         run = {"system": name, "settings": settings, "seconds": seconds} | provenance()
         write_json(run, out / "run.json")
-        page = write_zero_shot_report(results, run, out)
+        page = write_zero_shot_report(results, run, gallery, out)
         lines = [_line(metric, one) for metric, one in results["scores"].items()]
         return [*lines, f"report: {page}"]
 
-    def evaluate(self, system: System | RealSet, out: Path, seed: int) -> dict[str, Any]:
-        """Generate, extract and score, skipping what is stored; return plain values, the same for every run.
+    def evaluate(self, system: System | RealSet, out: Path, seed: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Generate, extract and score, skipping what is stored.
+
+        Returns:
+            Plain values, the same for every run; and the videos whose pictures are kept, each with its CLIPSIM.
 
         Raises:
             ConfigError: No protocol, or one of another benchmark.
@@ -77,11 +85,13 @@ class ZeroShot:
         if len(prompts) < protocol.needed:  # found out before any video is made
             raise DataError(f"{len(prompts)} prompts, but protocol {protocol.name} takes {protocol.needed} videos")
         work = Extraction(protocol, self.extractors, seed, self.on_error, self.max_errors, self._device(), self.gallery)
-        store = FeatureStore(out / "store", self.chunk, *_share())
-        generated = work.run("generated", store, self._system(system, real), prompts)
+        store = FeatureStore(Path(self.store or out / "store"), self.chunk, *_share())
+        made = self._system(system, real)
+        made = Kept(made, store.folder) if self.keep_videos else made
+        generated = work.run("generated", store, made, prompts)
         references = work.run("real", store, real[1], self._some(real[0])) if real and _distances(protocol) else None
         scores = {name: _scored(spec, generated, references, seed) for name, spec in protocol.metrics.items()}
-        return {
+        results = {
             "benchmark": self.data.name,
             "protocol": asdict(protocol),
             "scores": {name: _as_row(protocol.metrics[name], work, one) for name, one in scores.items()},
@@ -90,8 +100,8 @@ class ZeroShot:
             "skipped": _skipped(generated, references),
             "changes": changes(protocol) + _stand_ins(protocol, work),
             "conventions": _conventions(protocol, generated, seed),
-            "gallery": _gallery(protocol, generated, out),
         }
+        return results, _gallery(protocol, generated)
 
     def _limited(self) -> Protocol:
         """Return the protocol, its counts lowered to ``limit``."""
@@ -190,14 +200,14 @@ def _conventions(protocol: Protocol, generated: Features, seed: int) -> dict[str
     return {name: None if one is None else asdict(one) for name, one in found.items()}
 
 
-def _gallery(protocol: Protocol, generated: Features, out: Path) -> list[dict[str, Any]]:
+def _gallery(protocol: Protocol, generated: Features) -> list[dict[str, Any]]:
     """Return the videos whose pictures are kept, each with its CLIPSIM where the protocol has one."""
     specs = [spec for spec in protocol.metrics.values() if spec.kind == "clip_similarity"]
     values = generated.tensors[look_of(specs[0])].flatten().tolist() if specs else [None] * len(generated.kept)
     rows = []
     for row, value in zip(generated.kept, values, strict=True):
-        file = generated.folder / f"{row['id']}.webp"
+        file = picture_of(generated.folder, row["video"])
         if file.exists():
             shown = {"id": row["id"], "text": row["text"], "similarity": value}
-            rows.append(shown | {"picture": str(file.relative_to(out))})
+            rows.append(shown | {"picture": file})
     return rows

@@ -14,13 +14,14 @@ QUANTILES = {"lowest": 0.0, "lower quarter": 0.25, "median": 0.5, "upper quarter
 WIDTH, HEIGHT = 640, 180  # of a curve
 
 
-def write_zero_shot_report(results: Row, run: Row, out: Path) -> Path:
+def write_zero_shot_report(results: Row, run: Row, gallery: Sequence[Row], out: Path) -> Path:
     """Write ``report.html``.
 
     Args:
-        results: What ``ZeroShot.evaluate`` returned.
+        results: What ``ZeroShot.evaluate`` found.
         run: System, settings, time and versions of this run.
-        out: Folder of the page, which paths in ``results`` are relative to.
+        gallery: Videos that can be shown.
+        out: Folder of the page.
     """
     protocol, scores = results["protocol"], results["scores"]
     sections = {
@@ -28,7 +29,7 @@ def write_zero_shot_report(results: Row, run: Row, out: Path) -> Path:
         "Beside published ones": _beside(results),
         "Inception Score, by convention": _conventions(results["conventions"]),
         "How the distance depends on the number of videos": _curves(scores),
-        "Videos, by CLIPSIM": _gallery(results["gallery"], out),
+        "Videos, by CLIPSIM": _gallery(gallery),
         "Protocol": _protocol(protocol),
         "Skipped": _skipped(results["skipped"]),
         "How it was made": details(run["versions"], run["settings"]),
@@ -123,7 +124,7 @@ def _curve(one: Row) -> str:
     )
 
 
-def _gallery(rows: Sequence[Row], out: Path) -> str:
+def _gallery(rows: Sequence[Row]) -> str:
     """Show the kept videos around five quantiles of their CLIPSIM."""
     ordered = sorted(rows, key=lambda row: row["similarity"] or 0.0)
     if not ordered:
@@ -132,15 +133,13 @@ def _gallery(rows: Sequence[Row], out: Path) -> str:
     for name, share in QUANTILES.items():
         middle = share * (len(ordered) - GALLERY)
         chosen = ordered[max(0, round(middle)) : max(0, round(middle)) + GALLERY]
-        parts.append(f'<h3>{name}</h3><div class="grid">{"".join(_card(row, out) for row in chosen)}</div>')
+        parts.append(f'<h3>{name}</h3><div class="grid">{"".join(_card(row) for row in chosen)}</div>')
     return "".join(parts)
 
 
-def _card(row: Row, out: Path) -> str:
+def _card(row: Row) -> str:
     cosine = "" if row["similarity"] is None else f"<br>CLIPSIM {row['similarity']:.3f}"
-    return (
-        f"<figure>{picture(out / row['picture'], 220)}<figcaption>{escape(row['text'])}{cosine}</figcaption></figure>"
-    )
+    return f"<figure>{picture(row['picture'], 220)}<figcaption>{escape(row['text'])}{cosine}</figcaption></figure>"
 
 
 def _protocol(protocol: Row) -> str:

@@ -19,47 +19,78 @@ def ids(num):
     return [f"p{i}" for i in range(num)]
 
 
-def work(numbers, folder):
+LOOKS = {"video": "network"}
+
+
+def work(numbers, looks, folder):
     rows = [{"id": f"p{i}"} for i in numbers]
-    return rows, {"video": torch.tensor([[[float(i), i / 7]] for i in numbers])}
+    return rows, {look: torch.tensor([[[float(i), i / 7 + len(look)]] for i in numbers]) for look in looks}
 
 
 def test_features_come_in_the_order_of_the_set_whatever_the_chunk(tmp_path):
-    found = [FeatureStore(tmp_path / str(chunk), chunk).extract("set", 1, ids(7), work) for chunk in (1, 3, 7)]
+    found = [FeatureStore(tmp_path / str(chunk), chunk).extract("set", 1, LOOKS, ids(7), work) for chunk in (1, 3, 7)]
     for one in found:
         assert one.tensors["video"][:, 0, 0].tolist() == list(range(7))
         assert [row["id"] for row in one.rows] == ids(7)
 
 
 def test_a_manifest_has_a_line_per_video_that_names_its_shard(tmp_path):
-    FeatureStore(tmp_path, 3).extract("set", 1, ids(7), work)
-    (folder,) = tmp_path.iterdir()
+    FeatureStore(tmp_path, 3).extract("set", 1, LOOKS, ids(7), work)
+    (folder,) = tmp_path.glob("*/video-*")
     lines = [json.loads(line) for path in sorted(folder.glob("*.jsonl")) for line in path.read_text().splitlines()]
-    assert [line["id"] for line in lines] == ids(7)
+    assert sorted(line["id"] for line in lines) == ids(7)
     assert {line["shard"] for line in lines} == {path.name for path in folder.glob("*.safetensors")}
 
 
+def counting(made):
+    def counted(numbers, looks, folder):
+        made.append((list(numbers), list(looks)))
+        return work(numbers, looks, folder)
+
+    return counted
+
+
 def test_another_key_is_another_set_and_the_same_one_is_not_made_again(tmp_path):
-    store, made = FeatureStore(tmp_path, 4), []
-
-    def counted(numbers, folder):
-        made.extend(numbers)
-        return work(numbers, folder)
-
+    store, made = FeatureStore(tmp_path, 6), []
     for key in (1, 1, 2):
-        store.extract("set", key, ids(6), counted)
-    assert made == [*range(6), *range(6)]
+        store.extract("set", key, LOOKS, ids(6), counting(made))
+    assert made == [(list(range(6)), ["video"])] * 2
 
 
-def test_other_videos_and_features_from_elsewhere_are_refused(tmp_path):
+def test_other_lists_and_looks_take_what_is_there_and_make_the_rest(tmp_path):
+    store, made, two = FeatureStore(tmp_path, 4), [], LOOKS | {"frames/all": "network"}
+    store.extract("set", 1, LOOKS, ids(6), counting(made))
+    made.clear()
+    part = store.extract("set", 1, LOOKS, ["p4", "p1"], counting(made))
+    assert made == [] and part.tensors["video"][:, 0, 0].tolist() == [4.0, 1.0]
+    assert [row["id"] for row in part.rows] == ["p4", "p1"]
+    both = store.extract("set", 1, two, ids(8), counting(made))
+    assert made == [([0, 1, 2, 3], ["frames/all"]), ([4, 5], ["frames/all"]), ([6, 7], ["video", "frames/all"])]
+    assert both.tensors["video"][:, 0, 0].tolist() == both.tensors["frames/all"][:, 0, 0].tolist() == [*range(8)]
+    made.clear()
+    store.extract("set", 1, {"video": "another network"}, ids(2), counting(made))
+    assert made == [([0, 1], ["video"])]
+
+
+def test_a_video_with_an_error_has_a_row_and_no_features(tmp_path):
+    def broken(numbers, looks, folder):
+        rows, tensors = work(numbers, looks, folder)
+        usable = [place for place, i in enumerate(numbers) if i != 2]
+        rows = [row | ({"error": "damaged"} if row["id"] == "p2" else {}) for row in rows]
+        return rows, {look: tensor[usable] for look, tensor in tensors.items()}
+
+    found = FeatureStore(tmp_path, 3).extract("set", 1, LOOKS, ids(5), broken)
+    assert [row["id"] for row in found.kept] == ["p0", "p1", "p3", "p4"]
+    assert found.tensors["video"][:, 0, 0].tolist() == [0, 1, 3, 4]
+
+
+def test_features_from_elsewhere_are_refused(tmp_path):
     store = FeatureStore(tmp_path, 4)
-    store.extract("set", 1, ids(4), work)
-    with pytest.raises(DataError, match=r"names other videos than the set has now"):
-        store.extract("set", 1, ["q0", *ids(4)[1:]], work)
-    (manifest,) = tmp_path.glob("*/*.jsonl")
+    store.extract("set", 1, LOOKS, ids(4), work)
+    (manifest,) = tmp_path.glob("*/*/*.jsonl")
     manifest.write_text(manifest.read_text().replace('"key": "', '"key": "other'))
     with pytest.raises(DataError, match=r"comes from another extractor, system or protocol"):
-        store.extract("set", 1, ids(4), work)
+        store.extract("set", 1, LOOKS, ids(4), work)
 
 
 def test_processes_share_the_chunks(tmp_path, monkeypatch):
@@ -67,14 +98,14 @@ def test_processes_share_the_chunks(tmp_path, monkeypatch):
     found = {}
 
     def run(rank):
-        found[rank] = FeatureStore(tmp_path, 2, rank, 3).extract("set", 1, ids(11), work)
+        found[rank] = FeatureStore(tmp_path, 2, rank, 3).extract("set", 1, LOOKS, ids(11), work)
 
     threads = [threading.Thread(target=run, args=(rank,)) for rank in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    alone = FeatureStore(tmp_path / "alone", 2).extract("set", 1, ids(11), work)
+    alone = FeatureStore(tmp_path / "alone", 2).extract("set", 1, LOOKS, ids(11), work)
     for one in found.values():
         assert torch.equal(one.tensors["video"], alone.tensors["video"])
 
@@ -86,18 +117,18 @@ def _evaluation(folder):
     """Extract 2,000 videos and write a result; every start of a prompt is noted, and its end by its chunk."""
     torch.set_num_threads(1)
 
-    def noted(numbers, place):
+    def noted(numbers, looks, place):
         with (folder / "log").open("a") as log:
             log.write("".join(f"p{i}\n" for i in numbers))
         time.sleep(0.004)
-        return work(numbers, place)
+        return work(numbers, looks, place)
 
-    found = FeatureStore(folder, 10).extract("set", 1, ids(NUM), noted)
+    found = FeatureStore(folder, 10).extract("set", 1, LOOKS, ids(NUM), noted)
     write_json({"sum": found.tensors["video"].double().sum().item(), "rows": found.rows}, folder / "results.json")
 
 
 def _finished(folder):
-    return {json.loads(row)["id"] for path in folder.glob("set-*/*.jsonl") for row in path.read_text().splitlines()}
+    return {json.loads(row)["id"] for path in folder.glob("set-*/*/*.jsonl") for row in path.read_text().splitlines()}
 
 
 def _started(folder):

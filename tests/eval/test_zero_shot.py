@@ -85,28 +85,64 @@ def small(name):
 def test_every_preset_runs_on_small_data(name, msrvtt, ucf101, tmp_path):
     data = msrvtt if name.startswith("msrvtt") else ucf101
     protocol = small(name)
-    found = ZeroShot(data, protocol, EXTRACTORS, limit=NUM).evaluate(Made(), tmp_path, 0)
+    found = ZeroShot(data, protocol, EXTRACTORS, limit=NUM).evaluate(Made(), tmp_path, 0)[0]
     assert set(found["scores"]) == set(protocol.metrics)
     for one in found["scores"].values():
         assert one["value"] == one["value"] and 0 < one["n"] <= NUM
 
 
 def run(data, name="msrvtt_modelscope", out=None, system=None, seed=0, **options):
-    return ZeroShot(data, small(name), EXTRACTORS, limit=NUM, **options).evaluate(system or Made(), out, seed)
+    return ZeroShot(data, small(name), EXTRACTORS, limit=NUM, **options).evaluate(system or Made(), out, seed)[0]
 
 
 def test_results_do_not_depend_on_the_chunk_and_nothing_is_made_twice(msrvtt, tmp_path):
     system = Made()
-    first = run(msrvtt, out=tmp_path / "a", system=system, chunk=16, gallery=0)
-    assert run(msrvtt, out=tmp_path / "a", system=system, chunk=16, gallery=0) == first
+    first = run(msrvtt, out=tmp_path / "a", system=system, chunk=16)
+    assert run(msrvtt, out=tmp_path / "a", system=system, chunk=16) == first
     assert len(system.made) == NUM == len(set(system.made))
-    assert run(msrvtt, out=tmp_path / "b", chunk=5, gallery=0) == first
-    assert run(msrvtt, out=tmp_path / "a", seed=1, gallery=0)["scores"] != first["scores"]
+    assert run(msrvtt, out=tmp_path / "b", chunk=5) == first
+    assert run(msrvtt, out=tmp_path / "a", seed=1)["scores"] != first["scores"]
+
+
+def test_other_metrics_and_fewer_prompts_take_what_is_stored(msrvtt, tmp_path):
+    system, store = Made(), str(tmp_path / "store")
+    clipsim = {"clipsim": preset("msrvtt_modelscope").metrics["clipsim"]}
+
+    def evaluate(metrics, limit):
+        protocol = replace(small("msrvtt_modelscope"), metrics=metrics)
+        benchmark = ZeroShot(msrvtt, protocol, EXTRACTORS, limit=limit, store=store)
+        return benchmark.evaluate(system, tmp_path / str(limit), 0)[0]["scores"]
+
+    whole = evaluate(preset("msrvtt_modelscope").metrics, NUM)
+    assert len(system.made) == NUM
+    assert evaluate(clipsim, NUM)["clipsim"] == whole["clipsim"]
+    assert evaluate(clipsim, NUM // 2)["clipsim"]["n"] == NUM // 2
+    assert len(system.made) == NUM
+
+
+def test_a_network_more_makes_the_videos_again_and_looks_at_them_alone(msrvtt, tmp_path):
+    system, metrics = Made(), preset("msrvtt_modelscope").metrics
+    for chosen in ({"clipsim": metrics["clipsim"]}, metrics, metrics):
+        protocol = replace(small("msrvtt_modelscope"), metrics=chosen)
+        ZeroShot(msrvtt, protocol, EXTRACTORS, limit=NUM).evaluate(system, tmp_path, 0)
+    assert len(system.made) == 2 * NUM
+    assert len(list(tmp_path.glob("store/generated-*/clip*"))) == 1
+
+
+def test_kept_videos_serve_other_networks_and_protocols_alike(msrvtt, tmp_path):
+    system, found = Made(), {}
+    for keep in (True, False):
+        for size in ((16, 16), (12, 12)):
+            protocol = replace(small("msrvtt_modelscope"), size=size)
+            benchmark = ZeroShot(msrvtt, protocol, EXTRACTORS, limit=NUM, keep_videos=keep)
+            found[keep, size] = benchmark.evaluate(system, tmp_path / str(keep), 0)[0]["scores"]
+    assert len(system.made) == 3 * NUM  # once kept, twice not
+    assert all(found[True, size] == found[False, size] for _, size in found)
 
 
 def test_real_videos_stand_within_three_errors_of_themselves(ucf101, tmp_path):
     protocol = replace(small("fvd2048_16f"), real_window="first")
-    found = ZeroShot(ucf101, protocol, EXTRACTORS, limit=NUM).evaluate(RealSet(), tmp_path, 0)["scores"]["fvd"]
+    found = ZeroShot(ucf101, protocol, EXTRACTORS, limit=NUM).evaluate(RealSet(), tmp_path, 0)[0]["scores"]["fvd"]
     assert abs(found["corrected"]) <= 3 * found["corrected_error"] and found["value"] < 1e-6
 
 
@@ -163,7 +199,7 @@ def test_real_videos_that_are_missing_are_asked_for(msrvtt, tmp_path):
         EXTRACTORS,
         limit=4,
     )
-    assert found.evaluate(Made(), tmp_path, 0)["scores"]["clipsim"]["n"] == 4
+    assert found.evaluate(Made(), tmp_path, 0)[0]["scores"]["clipsim"]["n"] == 4
     with pytest.raises(DataError, match=r"no such folder; benchmark.data.videos wants"):
         run(replace(msrvtt, videos=str(tmp_path / "nowhere")), out=tmp_path)
     with pytest.raises(ConfigError, match=r"protocol: none is chosen"):
