@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_mav.data.moving_shapes import SHAPES, Scene, Split, draw_scene
+from lightning_mav.data.transforms import dequantise
 from lightning_mav.seeding import generator, hashed_seed
 
 CONTROLS = ("real", "still", "jittered", "wrong_motion")
@@ -41,7 +42,7 @@ def control_videos(kind: str, indices: Sequence[int], fps: float, num_frames: in
     """Return float videos (B, 3, F, size, size) in [-1, 1] of one of ``CONTROLS``."""
     times = torch.arange(num_frames) / fps
     videos = [control_scene(kind, seed, index).render(times, size) for index in indices]
-    return torch.stack(videos).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+    return dequantise(torch.stack(videos).permute(0, 4, 1, 2, 3))
 
 
 def control_captions(indices: Sequence[int], seed: int) -> list[str]:

@@ -14,7 +14,7 @@ from eval.prompts import Prompt
 from eval.protocols import MetricSpec, Protocol
 from eval.reading import fit
 from eval.systems import System
-from lightning_mav.data.transforms import quantise
+from lightning_mav.data.transforms import dequantise, quantise
 from lightning_mav.errors import ConfigError, DataError
 from lightning_mav.media import write_video
 from lightning_mav.metrics.clip_similarity import ClipFrames, similarity_of_videos
@@ -66,6 +66,7 @@ class Extraction:
         return found
 
     def _worker(self, name: str, system: System, prompts: Sequence[Prompt]) -> Work:
+        specs = self._looks(name)
         shown = self._shown(prompts) if name != "real" else set()
 
         def work(places: Sequence[int], looks: Sequence[str], folder: Path) -> tuple[list[Row], dict[str, Tensor]]:
@@ -76,7 +77,6 @@ class Extraction:
             usable = [p for p in chosen if p.id not in errors]
             self._keep([(v, p) for v, p in self._with(videos, usable) if p.key in shown], folder)
             videos = [video.to(self.device) for video in videos]
-            specs = self._looks(name)
             return rows, {look: self._features(specs[look], videos, usable) for look in looks}
 
         return work
@@ -88,7 +88,7 @@ class Extraction:
 
     def _keep(self, videos: Sequence[tuple[Tensor, Prompt]], folder: Path) -> None:
         for video, prompt in videos:
-            write_video(video.float() / 127.5 - 1, picture_of(folder, prompt.key), self.protocol.fps or 25.0)
+            write_video(dequantise(video), picture_of(folder, prompt.key), self.protocol.fps or 25.0)
 
     def _videos(self, system: System, prompts: Sequence[Prompt]) -> tuple[list[Tensor], dict[str, str]]:
         """Return the usable videos, uint8 (3, F, H, W), and why others are not, by id."""

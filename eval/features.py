@@ -5,7 +5,6 @@ run killed at any moment goes on with the next one. What is stored of a video de
 order of work or the number of processes; another list of prompts, a sub-sample or one network more takes what is there.
 """
 
-import hashlib
 import json
 import logging
 import time
@@ -19,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from eval.store import write_text
+from eval.store import digest, write_text
 from lightning_mav.checkpoint.io import write_atomically
 from lightning_mav.errors import DataError
 
@@ -167,8 +166,3 @@ def _row(rows: Sequence[Row]) -> Row:
 def _stacked(shelf: _Shelf, ids: Sequence[str]) -> Tensor:
     tensors = [tensor for i in ids if (tensor := shelf.found[i][1]) is not None]
     return torch.stack(tensors) if tensors else torch.zeros(0, 1, 1)
-
-
-def digest(key: Any) -> str:
-    """Return 12 hexadecimal digits that stand for plain values."""
-    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]

@@ -10,7 +10,7 @@ from torch import Tensor
 from eval.prompts import Prompt
 from eval.protocols import Window
 from eval.reading import read_window
-from lightning_mav.data.transforms import to_network_range
+from lightning_mav.data.transforms import dequantise
 from lightning_mav.data.videos import EXTENSIONS
 from lightning_mav.errors import DataError
 
@@ -82,7 +82,7 @@ class Clips:
 
 
 def _shown(path: Path, fps: float | None, frames: int, window: Window, seed: int) -> Tensor:
-    return to_network_range(read_window(path, fps, frames, window, seed).permute(1, 2, 3, 0))
+    return dequantise(read_window(path, fps, frames, window, seed).contiguous())
 
 
 def _by_stem(folder: Path) -> dict[str, list[Path]]:

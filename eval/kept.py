@@ -1,4 +1,4 @@
-"""A system whose videos are kept as they are, so that another network or protocol needs none of them made again."""
+"""A system whose videos are kept as they are, so that another network or frame size needs none of them made again."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,11 +7,11 @@ from typing import Any
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from eval.features import digest
 from eval.prompts import Prompt
+from eval.store import digest
 from eval.systems import System
 from lightning_mav.checkpoint.io import write_atomically
-from lightning_mav.data.transforms import quantise
+from lightning_mav.data.transforms import dequantise, quantise
 
 VIDEO = "video"
 
@@ -35,7 +35,7 @@ class Kept:
             videos = self.system.generate(missing, fps, frames, seed)
             for prompt, video in zip(missing, videos, strict=True):
                 _write(quantise(video.cpu()), paths[prompt])
-        return [load_file(path)[VIDEO].float() / 127.5 - 1 for path in paths.values()]
+        return [dequantise(load_file(path)[VIDEO]) for path in paths.values()]
 
     def fingerprint(self) -> list[Any]:
         """Return the system's own: keeping its videos changes none."""

@@ -51,8 +51,7 @@ class Store:
             num: Number of videos.
             work: Gets ids of videos and a folder for files, returns a row for each; only ids decide its chance.
         """
-        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
-        folder = self.folder / f"{name}-{digest}"
+        folder = self.folder / f"{name}-{digest(key)}"
         folder.mkdir(parents=True, exist_ok=True)
         rows: list[Row] = []
         seconds = 0.0
@@ -73,6 +72,11 @@ def _stored(folder: Path, ids: range, work: Callable[[Sequence[int], Path], list
         write_json({"seconds": perf_counter() - began, "rows": rows}, path)
     stored: dict[str, Any] = json.loads(path.read_text())
     return stored
+
+
+def digest(key: Any) -> str:
+    """Return 12 hexadecimal digits that stand for plain values."""
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def write_json(content: Any, path: Path) -> None:

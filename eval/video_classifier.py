@@ -18,6 +18,7 @@ from torch.nn import functional as fn
 from eval.controls import CONTROLS, control_scene, motion_label
 from lightning_mav.checkpoint.io import write_atomically
 from lightning_mav.data.moving_shapes import BACKGROUNDS, FOREGROUNDS, SHAPES
+from lightning_mav.data.transforms import dequantise
 from lightning_mav.metrics.extractors import NetworkExtractor
 from lightning_mav.metrics.preprocess import Preprocess
 from lightning_mav.seeding import hashed_seed
@@ -101,7 +102,7 @@ def examples(indices: Sequence[int], seed: int) -> tuple[Tensor, dict[str, Tenso
         "background": [list(BACKGROUNDS).index(scene.background) for scene in scenes],
         "motion": [MOTION_LABELS.index(motion_label(kind, scene)) for kind, scene in zip(kinds, scenes, strict=True)],
     }
-    return video.float() / 127.5 - 1, {name: torch.tensor(values) for name, values in answers.items()}
+    return dequantise(video), {name: torch.tensor(values) for name, values in answers.items()}
 
 
 def as_extractor(network: VideoClassifier, seed: int) -> NetworkExtractor:

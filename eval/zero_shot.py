@@ -38,7 +38,7 @@ class ZeroShot:
         max_errors: See ``Extraction``.
         device: Where networks of metrics run; None takes a GPU if there is one.
         gallery: Generated videos that the report can play.
-        keep_videos: Keeps every generated video, so that other networks and protocols need none made again.
+        keep_videos: Keeps every generated video, so that other networks and frame sizes need none made again.
         store: Folder of the features, which all protocols share; None for one beside the results.
     """
 

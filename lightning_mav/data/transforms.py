@@ -34,12 +34,17 @@ def square_crop(frames: Tensor, size: int, generator: torch.Generator | None = N
 
 def to_network_range(frames: Tensor) -> Tensor:
     """Turn uint8 frames (F, H, W, 3) into a float32 video (3, F, H, W) in [-1, 1]."""
-    return frames.permute(3, 0, 1, 2).to(torch.float32, memory_format=torch.contiguous_format) / 127.5 - 1
+    return dequantise(frames.permute(3, 0, 1, 2).contiguous())
 
 
 def quantise(videos: Tensor) -> Tensor:
     """Turn values in [-1, 1], in any layout, into uint8; rounded, as cutting off darkens a quarter of all levels."""
     return ((videos.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def dequantise(videos: Tensor) -> Tensor:
+    """Turn uint8 values, in any layout, into float32 in [-1, 1]: the inverse of ``quantise``."""
+    return videos.float() / 127.5 - 1
 
 
 def to_uint8(video: Tensor) -> Tensor:
