@@ -44,6 +44,7 @@ class Decoder(DiffusionModel):
     name = "decoder"
     config_class = DecoderConfig
     extra_pixel_channels = 0
+    shared_noise = False
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__(config.objective, config.sampling, clip_x0=1.0)
@@ -111,8 +112,9 @@ class Decoder(DiffusionModel):
         on_step: OnStep | None,
     ) -> Tensor:
         null = condition | {"image_dropped": torch.ones_like(condition["image_dropped"])}
-        x_T = noise.draw(shape).to(device_of(self))
-        return self.denoise(self.call, x_T, condition, null, noise, sampling, on_step).clamp(-1, 1)
+        x_T = noise.draw(shape, self.shared_noise).to(device_of(self))
+        x0 = self.denoise(self.call, x_T, condition, null, noise, sampling, on_step, self.shared_noise)
+        return x0.clamp(-1, 1)
 
     def _condition(self, batch: Condition) -> Condition:
         condition = {"image_embedding": batch["image_embedding"], "image_dropped": batch["dropped"]}

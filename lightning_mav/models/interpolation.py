@@ -74,14 +74,17 @@ def frame_mask(kind: MaskKind, num_frames: int, amount: int = 1) -> Tensor:
 
 @dataclass(frozen=True)
 class InterpolationConfig(DecoderConfig):
-    """The video decoder's configuration, and one choice more.
+    """The video decoder's configuration, and two choices more.
 
     Args:
         from_blend: The network predicts how frames differ from a linear blend of the given ones. Small models then keep
             still surroundings still; the published networks predict the frames themselves.
+        shared_noise: All frames of a sample start from the same noise. What a single step leaves of it then stands
+            still instead of flickering.
     """
 
     from_blend: bool = False
+    shared_noise: bool = False
 
 
 class Interpolation(Decoder):
@@ -94,6 +97,7 @@ class Interpolation(Decoder):
 
     def __init__(self, config: InterpolationConfig) -> None:
         super().__init__(config)
+        self.shared_noise = config.shared_noise
         if config.from_blend and config.objective.parameterisation == "eps":
             raise ConfigError("model.config.from_blend: noise has no blend; set objective.parameterisation to v or x0")
 

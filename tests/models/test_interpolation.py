@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -171,6 +172,15 @@ def test_one_pass_over_all_frames_works(model, stream):
     dense = model.interpolate(video, 5, EMBEDDING, FPS, [stream(1)], mode="full")
     assert dense.shape[2] == 31
     assert torch.equal(dense[:, :, ::5], video)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_frames_start_from_the_same_noise_where_asked(config, stream, monkeypatch, shared):
+    model, seen = Interpolation(replace(config, shared_noise=shared)), []
+    monkeypatch.setattr(model, "call", lambda x_t, *_: seen.append(x_t) or torch.zeros_like(x_t).repeat(1, 2, 1, 1, 1))
+    model.fill(video_of(4), torch.tensor([[True, False, False, True]]), EMBEDDING, FPS, stream(1))
+    assert len(seen) == 2  # the first step's noise, and what the second adds
+    assert all(torch.equal(x_t, x_t[:, :, :1].expand_as(x_t)) == shared for x_t in seen)
 
 
 def test_the_frame_rate_counts_and_stops_at_30(model, stream):
