@@ -7,7 +7,7 @@ Shapes: B batch, D width of the joint embedding, S width of the text encoder's p
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any, Protocol
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from lightning_mav.networks.small_clip import CONTEXT, SmallClip, resize, text_mask
 
 logger = logging.getLogger(__name__)
+TEXT = ("text_embedding", "text_states", "text_mask")
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,22 @@ class TextEncoding:
 
     def as_condition(self) -> dict[str, Tensor]:
         """Return the tensors under the names that models take: text_embedding, text_states, text_mask."""
-        return {"text_embedding": self.embedding, "text_states": self.states, "text_mask": self.mask}
+        return dict(zip(TEXT, (self.embedding, self.states, self.mask), strict=True))
+
+    @classmethod
+    def of(cls, batch: Mapping[str, Tensor]) -> "TextEncoding":
+        """Undo ``as_condition``."""
+        return cls(*(batch[name] for name in TEXT))
+
+    def repeat(self, times: int) -> "TextEncoding":
+        """Return the batch ``times`` times over."""
+        return TextEncoding(
+            self.embedding.repeat(times, 1), self.states.repeat(times, 1, 1), self.mask.repeat(times, 1)
+        )
+
+
+TextPair = tuple[TextEncoding, TextEncoding]
+"""Texts, and the empty text that stands for none."""
 
 
 class ClipEncoder(Protocol):

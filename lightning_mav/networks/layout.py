@@ -32,9 +32,9 @@ def as_tokens(images: Tensor, num_frames: int) -> Tensor:
     return y.view(-1, num_frames, *y.shape[1:])
 
 
-def spatial_conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def spatial_conv(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1) -> Tensor:
     """Convolve every frame of tokens (B, F, H, W, C) with a 3x3 kernel, padding 1."""
-    return as_tokens(fn.conv2d(as_images(x), weight, bias, padding=1), x.shape[1])
+    return as_tokens(fn.conv2d(as_images(x), weight, bias, stride, padding=1), x.shape[1])
 
 
 def temporal_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

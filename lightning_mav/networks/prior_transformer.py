@@ -45,7 +45,7 @@ class Attention(nn.Module):
         self.c_qkv = nn.Linear(width, 3 * width)
         self.c_proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """Mix ``x`` (B, N, W); ``bias`` (B, 1, N, N) is added to the scores of queries (rows) on keys (columns)."""
         qkv = self.c_qkv(x).unflatten(-1, (self.num_heads, 3, -1))
         q, k, v = (part.transpose(1, 2) for part in qkv.unbind(-2))  # each (B, H, N, W/H)
@@ -77,7 +77,7 @@ class ResidualBlock(nn.Module):
         self.mlp = FeedForward(width)
         self.ln_2 = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """Map ``x`` (B, N, W) to the same shape; ``bias`` as in :class:`Attention`."""
         x = x + self.attn(self.ln_1(x), bias)
         x = x + self.mlp(self.ln_2(x))

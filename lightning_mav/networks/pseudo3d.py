@@ -60,19 +60,25 @@ class PseudoConv3d(nn.Conv2d):
         out_channels: Output channels.
         temporal: How frames are mixed; None for an image network.
         extra_channels: Further input channels with a zero kernel of their own, so that the 2D weight keeps its shape.
+        stride: Of the 3x3 convolution.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, temporal: TemporalConfig | None, extra_channels: int = 0
+        self,
+        in_channels: int,
+        out_channels: int,
+        temporal: TemporalConfig | None,
+        extra_channels: int = 0,
+        stride: int = 1,
     ) -> None:
-        super().__init__(in_channels, out_channels, 3, padding=1)
+        super().__init__(in_channels, out_channels, 3, stride, padding=1)
         self.weight.data = self.weight.data.to(memory_format=torch.channels_last)
         self.temporal = TemporalConv(out_channels, temporal.kernel_size) if temporal else None
         self.extra = ZeroConv(extra_channels, out_channels) if extra_channels else None
 
     def forward(self, x: Tensor, extra: Tensor | None = None) -> Tensor:
         """Convolve tokens (B, F, H, W, C); ``extra`` (B, F, H, W, extra_channels) enters by its own kernel."""
-        y = spatial_conv(x, self.weight, self.bias)
+        y = spatial_conv(x, self.weight, self.bias, self.stride[0])
         if self.extra is not None:
             y = y + self.extra(extra)
         return self.temporal(y) if self.temporal is not None else y

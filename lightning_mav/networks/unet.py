@@ -7,6 +7,7 @@ frame by frame. The numbers in module names (`in_layers.2`) are the published on
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as fn
@@ -17,6 +18,7 @@ from lightning_mav.errors import ConfigError
 from lightning_mav.networks.conditioning import BlockCondition, embedding_mlp, sinusoid
 from lightning_mav.networks.layout import downsample, from_tokens, to_tokens, upsample
 from lightning_mav.networks.pseudo3d import GroupNorm, PseudoAttention3d, PseudoConv3d, TemporalConfig
+from lightning_mav.networks.text_transformer import TextTransformer, TextTransformerConfig
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,16 @@ class UNetConfig:
         attention_downsamples: Attention at these downsampling factors (1 = full resolution).
         mid_attention: Attention between the two middle blocks.
         head_channels: Width of an attention head.
+        num_heads: Heads of every attention, whatever its width; None lets ``head_channels`` decide.
         norm_groups: Groups of every group normalisation.
         scale_shift: The embedding scales and shifts the second normalisation; otherwise it is added before it.
+        resblock_updown: Residual blocks change the resolution; otherwise single convolutions do.
         dropout: Dropout inside residual blocks.
         image_embedding_dim: Width of the CLIP image embedding; None for a network without one.
-        num_image_tokens: Context tokens made from the image embedding.
-        text_dim: Width of the text encoder's states and embedding; None for a network without text.
+        num_image_tokens: Context tokens made from the image embedding; 0 for none.
+        num_classes: Classes of a class-conditional network; None for any other.
+        text_dim: Width of a frozen text encoder's states and embedding; None for a network without one.
+        text_encoder: A text encoder of the network's own, of width ``context_dim``; None for a network without one.
         context_dim: Width of context tokens; None for a network without context.
         fps: The network knows the frame rate.
         temporal: How frames are mixed; None for an image network.
@@ -48,12 +54,16 @@ class UNetConfig:
     attention_downsamples: tuple[int, ...] = (2, 4, 8)
     mid_attention: bool = True
     head_channels: int = 64
+    num_heads: int | None = None
     norm_groups: int = 32
     scale_shift: bool = True
+    resblock_updown: bool = True
     dropout: float = 0.0
     image_embedding_dim: int | None = 768
     num_image_tokens: int = 4
+    num_classes: int | None = None
     text_dim: int | None = None
+    text_encoder: TextTransformerConfig | None = None
     context_dim: int | None = 1536
     fps: bool = False
     temporal: TemporalConfig | None = None
@@ -111,6 +121,32 @@ class ResBlock(nn.Module):
         return out
 
 
+class Downsample(nn.Module):
+    """Half the resolution by a convolution of stride 2: what ADM has where no residual block does it."""
+
+    def __init__(self, channels: int, temporal: TemporalConfig | None) -> None:
+        super().__init__()
+        self.op = PseudoConv3d(channels, channels, temporal, stride=2)
+
+    def forward(self, x: Tensor, condition: BlockCondition) -> Tensor:
+        """Map tokens (B, F, H, W, C) to (B, F, H/2, W/2, C)."""
+        y: Tensor = self.op(x)
+        return y
+
+
+class Upsample(nn.Module):
+    """Twice the resolution by nearest neighbour and a convolution."""
+
+    def __init__(self, channels: int, temporal: TemporalConfig | None) -> None:
+        super().__init__()
+        self.conv = PseudoConv3d(channels, channels, temporal)
+
+    def forward(self, x: Tensor, condition: BlockCondition) -> Tensor:
+        """Map tokens (B, F, H, W, C) to (B, F, 2H, 2W, C)."""
+        y: Tensor = self.conv(upsample(x))
+        return y
+
+
 class _Conv1x1(nn.Conv2d):
     """A linear map of the channels, kept as Conv2d (weight (C_out, C, 1, 1)) for the key layout."""
 
@@ -163,8 +199,12 @@ class UNet(nn.Module):
         if c.image_embedding_dim:
             self.cf_param = nn.Parameter(torch.zeros(c.image_embedding_dim))
             self.clip_emb = nn.Linear(c.image_embedding_dim, c.embedding_dim)
-        if c.image_embedding_dim and c.context_dim:
+        if c.image_embedding_dim and c.context_dim and c.num_image_tokens:
             self.clip_tok_proj = nn.Linear(c.image_embedding_dim, c.num_image_tokens * c.context_dim)
+        if c.num_classes:
+            self.label_emb = nn.Embedding(c.num_classes, c.embedding_dim)
+        if c.text_encoder:
+            self.text_encoder = TextTransformer(c.text_encoder, c.embedding_dim)
         if c.text_dim:
             self.text_feat_proj = nn.Linear(c.text_dim, c.embedding_dim)
         if c.text_dim and c.context_dim:
@@ -183,7 +223,7 @@ class UNet(nn.Module):
                 width = out
                 skips.append(width)
             if level + 1 < len(widths):
-                self.input_blocks.append(_Block([ResBlock(c, width, width, "down")], c.checkpointing))
+                self.input_blocks.append(_Block([self._resample(width, "down")], c.checkpointing))
                 skips.append(width)
 
         attention = [self._attention(width)] if c.mid_attention else []
@@ -206,12 +246,18 @@ class UNet(nn.Module):
         if 2**level in self.config.attention_downsamples:
             layers.append(self._attention(out_channels))
         if up:
-            layers.append(ResBlock(self.config, out_channels, out_channels, "up"))
+            layers.append(self._resample(out_channels, "up"))
         return _Block(layers, self.config.checkpointing)
+
+    def _resample(self, channels: int, direction: Literal["up", "down"]) -> nn.Module:
+        if self.config.resblock_updown:
+            return ResBlock(self.config, channels, channels, direction)
+        plain = {"up": Upsample, "down": Downsample}[direction]
+        return plain(channels, self.config.temporal)
 
     def _attention(self, channels: int) -> PseudoAttention3d:
         c = self.config
-        heads = channels // c.head_channels
+        heads = c.num_heads or channels // c.head_channels
         return PseudoAttention3d(channels, heads, c.norm_groups, c.context_dim, c.temporal)
 
     def forward(
@@ -222,8 +268,10 @@ class UNet(nn.Module):
         fps: Tensor | None = None,
         image_embedding: Tensor | None = None,
         image_dropped: Tensor | None = None,
+        label: Tensor | None = None,
         text_embedding: Tensor | None = None,
         text_states: Tensor | None = None,
+        text_tokens: Tensor | None = None,
         text_mask: Tensor | None = None,
         extra: Tensor | None = None,
     ) -> Tensor:
@@ -235,8 +283,10 @@ class UNet(nn.Module):
             fps: (B,), frames per second; None adds nothing (images).
             image_embedding: (B, image_embedding_dim), CLIP image embedding.
             image_dropped: (B,) bool, True where the learned null embedding takes its place.
-            text_embedding: (B, text_dim), pooled text embedding.
-            text_states: (B, M, text_dim), per-token text states.
+            label: (B,), class 0..num_classes-1; None adds nothing.
+            text_embedding: (B, text_dim), pooled text embedding of the frozen encoder.
+            text_states: (B, M, text_dim), per-token text states of the frozen encoder.
+            text_tokens: (B, M), token ids for the network's own text encoder; None is the empty text.
             text_mask: (B, M) bool, True on real tokens.
             extra: (B, extra_channels, F, H, W).
 
@@ -247,8 +297,11 @@ class UNet(nn.Module):
             ConfigError: If height or width is no multiple of ``config.downsampling``.
         """
         self._check_size(x)
-        condition = self._condition(
-            timestep, fps, image_embedding, image_dropped, text_embedding, text_states, text_mask
+        image = self._image_embedding(image_embedding, image_dropped, len(x))
+        own_states, own_embedding = self._encode_text(text_tokens, text_mask, len(x))
+        condition = BlockCondition(
+            self._embedding(timestep, fps, image, label, text_embedding, own_embedding),
+            *self._context(image, own_states if text_states is None else text_states, text_mask),
         )
 
         # down
@@ -275,40 +328,65 @@ class UNet(nn.Module):
                 "change the size of the data"
             )
 
-    def _condition(
-        self,
-        timestep: Tensor,
-        fps: Tensor | None,
-        image_embedding: Tensor | None,
-        image_dropped: Tensor | None,
-        text_embedding: Tensor | None,
-        text_states: Tensor | None,
-        text_mask: Tensor | None,
-    ) -> BlockCondition:
-        c = self.config
-        embedding = self.time_embed(sinusoid(timestep, c.channels))
-        tokens: list[Tensor] = []
-        mask = None
-        if fps is not None and c.fps:
-            embedding = embedding + self.fps_embed(sinusoid(fps, c.channels))
-        if c.image_embedding_dim:
-            image_embedding = self._image_embedding(image_embedding, image_dropped, timestep.shape[0])
-            embedding = embedding + self.clip_emb(image_embedding)
-            if c.context_dim:
-                tokens.append(self._image_tokens(image_embedding))
-        if c.text_dim:
-            embedding = embedding + self.text_feat_proj(text_embedding)
-            if c.context_dim:
-                tokens.append(self.text_seq_proj(text_states))
-                if text_mask is not None:
-                    mask = fn.pad(text_mask, (sum(t.shape[1] for t in tokens[:-1]), 0), value=True)
-        return BlockCondition(embedding, torch.cat(tokens, 1) if tokens else None, mask)
-
-    def _image_embedding(self, image_embedding: Tensor | None, dropped: Tensor | None, batch: int) -> Tensor:
+    def _image_embedding(self, image_embedding: Tensor | None, dropped: Tensor | None, batch: int) -> Tensor | None:
+        if not self.config.image_embedding_dim:
+            return None
         null = self.cf_param.expand(batch, -1)
         if image_embedding is None:
             return null
         return image_embedding if dropped is None else torch.where(dropped[:, None], null, image_embedding)
+
+    def _encode_text(
+        self, tokens: Tensor | None, mask: Tensor | None, batch: int
+    ) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        """Run the network's own text encoder, if it has one."""
+        if self.config.text_encoder is None:
+            return None, None
+        if tokens is None:
+            tokens, mask = self.text_encoder.empty(batch)
+        states, embedding = self.text_encoder(tokens, mask)
+        return states, embedding
+
+    def _embedding(
+        self,
+        timestep: Tensor,
+        fps: Tensor | None,
+        image_embedding: Tensor | None,
+        label: Tensor | None,
+        text_embedding: Tensor | None,
+        own_text_embedding: Tensor | None,
+    ) -> Tensor:
+        """Sum what every block is told, (B, 4*channels)."""
+        c = self.config
+        embedding: Tensor = self.time_embed(sinusoid(timestep, c.channels))
+        if fps is not None and c.fps:
+            embedding = embedding + self.fps_embed(sinusoid(fps, c.channels))
+        if image_embedding is not None:
+            embedding = embedding + self.clip_emb(image_embedding)
+        if label is not None:
+            embedding = embedding + self.label_emb(label)
+        if c.text_dim:
+            embedding = embedding + self.text_feat_proj(text_embedding)
+        if own_text_embedding is not None:
+            embedding = embedding + own_text_embedding
+        return embedding
+
+    def _context(
+        self, image_embedding: Tensor | None, text_states: Tensor | None, text_mask: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Return context tokens (B, M, context_dim), the image's before the text's, and which of them count."""
+        c = self.config
+        if not c.context_dim:
+            return None, None
+        tokens = [] if image_embedding is None or not c.num_image_tokens else [self._image_tokens(image_embedding)]
+        mask = None
+        if c.text_dim:
+            if text_mask is not None:
+                mask = fn.pad(text_mask, (sum(t.shape[1] for t in tokens), 0), value=True)
+            tokens.append(self.text_seq_proj(text_states))
+        elif text_states is not None:
+            tokens.append(text_states)  # padding has learned states of its own, and counts
+        return (torch.cat(tokens, 1) if tokens else None), mask
 
     def _image_tokens(self, image_embedding: Tensor) -> Tensor:
         tokens: Tensor = self.clip_tok_proj(image_embedding)

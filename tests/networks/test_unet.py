@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lightning_mav.errors import ConfigError
 from lightning_mav.networks import attention
 from lightning_mav.networks.pseudo3d import TemporalConfig, is_temporal
+from lightning_mav.networks.text_transformer import TextTransformerConfig
 from lightning_mav.networks.unet import UNet, UNetConfig
 
 
@@ -37,6 +38,8 @@ CASES = {
         "context_dim": None,
     },
     "fractional multiplier": {"channel_mult": (0.5, 1)},
+    "classes, a number of heads, plain resampling": {"num_classes": 5, "num_heads": 4, "resblock_updown": False},
+    "a text encoder of its own": {"text_encoder": TextTransformerConfig(24, 1, 2, 6, 20), "num_image_tokens": 0},
 }
 
 
@@ -52,6 +55,11 @@ def test_inflated_network_is_the_image_network_on_every_frame(make_unet, randomi
     if "text_dim" in changes:
         mask = torch.arange(6) < torch.tensor([[3], [6]])
         condition |= {"text_embedding": torch.randn(2, 10), "text_states": torch.randn(2, 6, 10), "text_mask": mask}
+    if "num_classes" in changes:
+        condition["label"] = torch.tensor([1, 4])
+    if "text_encoder" in changes:
+        mask = torch.arange(6) < torch.tensor([[3], [6]])
+        condition |= {"text_tokens": torch.tensor([[7] * 6, [9] * 6]), "text_mask": mask}
     new = {"fps": torch.tensor([4.0, 24.0]), "extra": torch.randn(2, 4, 5, 8, 8)}
     with torch.set_grad_enabled(grad):
         expected = per_frame(image_net, inputs["video"], inputs["timestep"], **condition)
