@@ -1,10 +1,11 @@
-"""Other projects' weights as models of this one. A family is data: how it is recognised, and the model it becomes.
+"""Other projects' weights as models of this one; their families are data (families.py), told apart by their weights.
 
 Conversion is strict: every tensor of a source is used, every weight of the model is given, or nothing is written.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,56 +13,20 @@ import torch
 from torch import Tensor, nn
 
 from lightning_mav.checkpoint import diffusers_names
+from lightning_mav.checkpoint.families import FAMILIES, Family
 from lightning_mav.checkpoint.foreign import read_foreign
 from lightning_mav.errors import CheckpointError
 from lightning_mav.models import MODELS
-from lightning_mav.models.base import Objective, Sampling
-from lightning_mav.models.decoder import DecoderConfig
-from lightning_mav.models.prior import PriorConfig
-from lightning_mav.models.super_resolution import SuperResolutionConfig
-from lightning_mav.networks.prior_transformer import PriorTransformerConfig
-from lightning_mav.networks.unet import UNetConfig
 
 State = dict[str, Tensor]
-KARLO_LICENCE = "CreativeML Open RAIL-M"
 STATISTICS = ("embedding_mean", "embedding_std")
-
-
-@dataclass(frozen=True)
-class Family:
-    """Published weights that become one model.
-
-    Attributes:
-        name: For messages.
-        folder: The model's folder in a pipeline.
-        model: A key of ``MODELS``.
-        config: Of that model.
-        prefix: What all its names start with in the published file.
-        mark: A name that only it has, after the prefix.
-        licence: Of the weights.
-    """
-
-    name: str
-    folder: str
-    model: str
-    config: Any
-    prefix: str
-    mark: str
-    licence: str = KARLO_LICENCE
-
-
-_DECODER = DecoderConfig(
-    UNetConfig(text_dim=768), Objective(), Sampling("ddpm", 25, guidance_scale=8.0), condition_dropout=0.1
-)
-_PRIOR = PriorConfig(PriorTransformerConfig(), sampling=Sampling("ddpm", 25, guidance_scale=4.0))
-_SR = SuperResolutionConfig(sampling=Sampling("ddpm", 7))
-FAMILIES = (
-    Family("Karlo decoder", "decoder", "decoder", _DECODER, "model.", "cf_param"),
-    Family("Karlo prior", "prior", "prior", _PRIOR, "model.", "prd_emb"),
-    Family("Karlo super-resolution", "sr_spacetime", "sr_spacetime", _SR, "model_first_steps.", "out.2.weight"),
-    Family(
-        "Karlo's last super-resolution step", "sr_last_step", "sr_spacetime", _SR, "model_last_step.", "out.2.weight"
-    ),
+OWN_TEXT = (
+    "transformer",
+    "token_embedding",
+    "positional_embedding",
+    "padding_embedding",
+    "final_ln",
+    "transformer_proj",
 )
 
 
@@ -96,14 +61,14 @@ def convert_states(given: Sequence[tuple[str | Path, State]], families: Sequence
 
 def _native(state: State, families: Sequence[Family]) -> State:
     """Return a source under the names of its family's own files."""
-    shapes = {family.model: family.config.network for family in families}
+    shapes = {family.name: family.config.network for family in families}
     if diffusers_names.is_prior(state):
-        native = diffusers_names.native_prior(state, shapes["prior"].num_heads)
+        native = diffusers_names.native_prior(state, shapes["Karlo prior"].num_heads)
     elif diffusers_names.is_text_projection(state):
         native = diffusers_names.native_text_projection(state)
     elif diffusers_names.is_unet(state):
         with_text = any("add_k_proj" in key for key in state)
-        network = shapes["decoder" if with_text else "sr_spacetime"]
+        network = shapes["Karlo decoder" if with_text else "Karlo super-resolution"]
         shape = diffusers_names.UNetShape(len(network.channel_mult), network.num_res_blocks, network.head_channels)
         native = diffusers_names.native_unet(state, shape)
         if not with_text:
@@ -130,11 +95,13 @@ def _merged(networks: list[tuple[str | Path, State]]) -> list[tuple[str | Path, 
 def _converted(
     source: str | Path, state: State, statistics: State | None, families: Sequence[Family]
 ) -> list[Converted]:
+    """Return the models in one table: those of one prefix are one network."""
     found, left = [], dict(state)
-    for family in families:
-        if family.prefix + family.mark in left:
-            keys = [key for key in left if key.startswith(family.prefix)]
-            part = {key.removeprefix(family.prefix): left.pop(key) for key in keys}
+    for prefix in sorted({family.prefix for family in families}, reverse=True):  # the empty one comes last
+        keys = [key for key in left if key.startswith(prefix)]
+        part = _text_apart({key.removeprefix(prefix): left[key] for key in keys})
+        if family := _recognised(part, [one for one in families if one.prefix == prefix]):
+            left = {key: value for key, value in left.items() if key not in set(keys)}
             found.append(Converted(family, _strict(source, family, part, statistics)))
     if left or not found:
         names = ", ".join(sorted(left)[:3])
@@ -143,9 +110,30 @@ def _converted(
     return found
 
 
+def _text_apart(part: State) -> State:
+    """Put a network's own text encoder, which GLIDE mixes with the U-Net, under a name of its own."""
+    if "token_embedding.weight" not in part:
+        return part
+    return {f"text_encoder.{key}" if key.split(".")[0] in OWN_TEXT else key: value for key, value in part.items()}
+
+
+def _recognised(part: State, families: Sequence[Family]) -> Family | None:
+    """Return the family whose weights, by name and size, are most like ``part``; None if hardly half of them are."""
+    given = {(key, tuple(value.shape)) for key, value in part.items()}
+    alike = [len(given & _weights_of(family)) / len(given | _weights_of(family)) for family in families]
+    best = max(alike, default=0)
+    return families[alike.index(best)] if best > 0.5 else None
+
+
+@cache
+def _weights_of(family: Family) -> set[tuple[str, tuple[int, ...]]]:
+    """Return names and sizes of the network's weights."""
+    return {(key, tuple(value.shape)) for key, value in empty_model(family).network.state_dict().items()}
+
+
 def _strict(source: str | Path, family: Family, part: State, statistics: State | None) -> State:
     """Return the model's state dict; every weight is used and every one is given."""
-    state = {f"network.{key}": value for key, value in part.items()}
+    state = {f"network.{key}": value for key, value in _rows_by_head(part, family).items()}
     for number, name in enumerate(STATISTICS):
         own = state.pop(f"network.{('clip_mean', 'clip_std')[number]}", None)
         if family.model == "prior":
@@ -167,16 +155,27 @@ def _strict(source: str | Path, family: Family, part: State, statistics: State |
     return {key: state[key].float() for key in wanted}
 
 
-def empty_model(family: Family) -> nn.Module:
+def _rows_by_head(part: State, family: Family) -> State:
+    """Bring the rows of q, k and v into the network's order."""
+    if family.rows == "by_head":
+        return part
+    width = family.config.network.head_channels
+    return {
+        key: diffusers_names.interleaved(list(value.chunk(3)), len(value) // 3 // width) if ".qkv." in key else value
+        for key, value in part.items()
+    }
+
+
+def empty_model(family: Family) -> Any:
     """Return the family's model without memory for its weights."""
-    build: Callable[[Any], nn.Module] = MODELS[family.model]
+    build: Any = MODELS[family.model]
     with torch.device("meta"):
         return build(family.config)
 
 
 def filled_model(converted: Converted) -> nn.Module:
     """Return the model with its converted weights."""
-    model = empty_model(converted.family)
+    model: nn.Module = empty_model(converted.family)
     state: Mapping[str, Tensor] = converted.state
     model.load_state_dict(state, assign=True)
     return model

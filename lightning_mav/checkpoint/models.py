@@ -17,6 +17,7 @@ from lightning_mav.models import MODELS
 from lightning_mav.networks.pseudo3d import is_temporal
 
 OUTPUT = "network.out.2."  # the last layer of a U-Net
+IMAGE_EMBEDDING = ("network.cf_param", "network.clip_emb.")  # how a U-Net adds an image embedding to the timestep's
 
 
 def describe(model: nn.Module) -> dict[str, Any]:
@@ -66,7 +67,8 @@ def hand_over(path: str | Path, model: nn.Module) -> list[str]:
 
     Those may only be temporal ones, fps ones and extra input channels: a 2D network inflated to space and time starts
     as exactly that network on each frame (paper section 3.2). A model that is to learn its variance takes the mean's
-    weights, and starts halfway between the two fixed variances.
+    weights, and starts halfway between the two fixed variances. A network that had no image embedding takes one whose
+    weights start at zero.
 
     Raises:
         CheckpointError: A weight does not fit, is unknown, or one that is no temporal one is missing.
@@ -78,7 +80,8 @@ def hand_over(path: str | Path, model: nn.Module) -> list[str]:
     wrong = [f"{key} {tuple(given)} for {tuple(wanted)}" for key, given, wanted in pairs if given != wanted]
     unknown = [key for key in state if key not in own]
     missing = [key for key in own if key not in state]
-    needed = [key for key in missing if not is_temporal(key.removeprefix("network."))]
+    silent = [key for key in missing if key.startswith(IMAGE_EMBEDDING)] if _knows_no_image(description) else []
+    needed = [key for key in missing if not is_temporal(key.removeprefix("network.")) and key not in silent]
     for problem, keys in (("sizes differ", wrong), ("unknown weights", unknown), ("missing weights", needed)):
         if keys:
             raise CheckpointError(
@@ -86,8 +89,12 @@ def hand_over(path: str | Path, model: nn.Module) -> list[str]:
                 f"{', '.join(keys[:3])} ({len(keys)} in all); "
                 "give init_from a model of the same network"
             )
-    model.load_state_dict(state, strict=False)
+    model.load_state_dict(state | {key: own[key].new_zeros(own[key].shape) for key in silent}, strict=False)
     return missing
+
+
+def _knows_no_image(description: dict[str, Any]) -> bool:
+    return description["config"].get("network", {}).get("image_embedding_dim") is None
 
 
 def _with_variance(key: str, value: Tensor, fresh: Tensor | None) -> Tensor:

@@ -203,3 +203,20 @@ def test_a_learned_variance_starts_between_the_fixed_ones_and_leaves_the_mean(fo
         mean, variance = hybrid.call(x, t, condition).chunk(2, 1)
         expected = torch.cat([plain.call(part, t, condition) for part in (x.split(1, 2) if not frames else [x])], 2)
     assert (mean - expected).abs().max() < 1e-5 and not variance.any()
+
+
+def test_a_network_without_an_image_embedding_takes_one_that_at_first_says_nothing(tmp_path):
+    blind = replace(UNET, image_embedding_dim=None, context_dim=None, temporal=None, fps=False)
+    plain = Decoder(replace(CONFIGS["decoder"], network=blind))
+    for parameter in plain.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    save_model(plain, tmp_path)
+    seeing = Decoder(replace(CONFIGS["decoder"], network=replace(blind, image_embedding_dim=6)))
+    hand_over(tmp_path, seeing)
+    x, t = torch.randn(1, 3, 1, 8, 8), torch.tensor([100])
+    with torch.no_grad():
+        assert torch.equal(seeing.call(x, t, {"image_embedding": torch.randn(1, 6)}), plain.call(x, t, {}))
+
+    deaf = replace(CONFIGS["decoder"], network=replace(blind, image_embedding_dim=6, context_dim=8, num_image_tokens=4))
+    with pytest.raises(CheckpointError, match="missing weights"):  # tokens cannot be added in silence
+        hand_over(tmp_path, Decoder(deaf))
