@@ -50,12 +50,17 @@ def animate(
     model = pipeline.load("interpolation")
     video, mask = given_frames({0: first, frames - 1: last}, frames, model.config.image_size)
     # As in training, the embedding is that of a frame at the network's own size.
-    embedding = load_clip(str(pipeline.paths["clip"])).encode_image(video[:, :, int(mask[0].long().argmax())])
+    clip = load_clip(str(pipeline.paths["clip"]))
+    embedding, empty = clip.encode_image(video[:, :, int(mask[0].long().argmax())]), clip.encode_text([""])
     tell = None if on_step is None else partial(on_step, "interpolation")
     noise = NoiseStream.keyed([("animate", seed)])
     with torch.autocast(pipeline.device.type, torch.bfloat16, enabled=pipeline.precision == "bf16"):
         settings = pipeline.sampling.get("interpolation")
-        video = model.fill(video, mask, embedding, torch.tensor([float(fps)]), noise, settings, tell).float().cpu()
+        video = (
+            model.fill(video, mask, embedding, torch.tensor([float(fps)]), noise, settings, tell, (empty, empty))
+            .float()
+            .cpu()
+        )
     for part in parts[1:]:
         video = pipeline.enlarge(part, video, seed, ["animate"], on_step)  # type: ignore[arg-type]
     return video[0]

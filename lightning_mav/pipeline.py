@@ -20,6 +20,7 @@ from lightning_mav.checkpoint.resolve import resolve_model
 from lightning_mav.diffusion.noise import NoiseStream
 from lightning_mav.errors import CheckpointError, ConfigError
 from lightning_mav.models.base import Sampling
+from lightning_mav.networks.encoders import TextPair
 
 Part = Literal["prior", "decoder", "interpolation", "sr_spacetime", "sr_spatial"]
 PARTS: tuple[Part, ...] = ("prior", "decoder", "interpolation", "sr_spacetime", "sr_spatial")
@@ -105,9 +106,9 @@ class MakeAVideo:
         embedding = self.embed(prompts, seed, names, on_step)
         result = embedding
         if "decoder" in parts:
-            result = self.decode(embedding, fps, frames, seed, names, on_step)
+            result = self.decode(embedding, fps, frames, seed, names, on_step, prompts)
         if "interpolation" in parts:
-            result = self.interpolate(result, embedding, fps, frame_skip, seed, names, on_step)
+            result = self.interpolate(result, embedding, fps, frame_skip, seed, names, on_step, prompts)
         if "sr_spacetime" in parts:
             result = self.enlarge("sr_spacetime", result, seed, names, on_step)
         if "sr_spatial" in parts:
@@ -131,10 +132,18 @@ class MakeAVideo:
         return self._batched(sample, len(ids))
 
     def decode(
-        self, embedding: Tensor, fps: float, frames: int, seed: int, ids: Sequence[str], on_step: Progress | None = None
+        self,
+        embedding: Tensor,
+        fps: float,
+        frames: int,
+        seed: int,
+        ids: Sequence[str],
+        on_step: Progress | None = None,
+        prompts: Sequence[str] | None = None,
     ) -> Tensor:
-        """D: embeddings (B, D) and frame rate to videos (B, 3, frames, H, W)."""
+        """D: embeddings (B, D) and frame rate to videos (B, 3, frames, H, W); a decoder with text reads it too."""
         decoder = self.load("decoder")
+        text = self._texts(decoder, prompts, len(ids))
         rate = torch.full((len(ids),), float(fps)) if decoder.makes_videos else None
 
         def sample(part: slice) -> Tensor:
@@ -142,7 +151,7 @@ class MakeAVideo:
             noise, settings = _noise(seed, ids[part], "decoder"), self.sampling.get("decoder")
             with self._autocast():
                 video: Tensor = decoder.sample(
-                    embedding[part], noise, rates, frames, settings, _tell(on_step, "decoder")
+                    embedding[part], noise, rates, frames, settings, _tell(on_step, "decoder"), text(part)
                 )
             return video
 
@@ -157,9 +166,11 @@ class MakeAVideo:
         seed: int,
         ids: Sequence[str],
         on_step: Progress | None = None,
+        prompts: Sequence[str] | None = None,
     ) -> Tensor:
         """F: K frames at ``fps`` to (K-1) * frame_skip + 1 frames at fps * frame_skip."""
         model, num_windows = self.load("interpolation"), video.shape[2]
+        text = self._texts(model, prompts, len(ids))
 
         def sample(part: slice) -> Tensor:
             noise = [_noise(seed, ids[part], f"interpolation {window}") for window in range(num_windows)]
@@ -167,7 +178,14 @@ class MakeAVideo:
             settings, tell = self.sampling.get("interpolation"), _tell(on_step, "interpolation")
             with self._autocast():
                 longer: Tensor = model.interpolate(
-                    video[part], frame_skip, embedding[part], rate, noise, sampling=settings, on_step=tell
+                    video[part],
+                    frame_skip,
+                    embedding[part],
+                    rate,
+                    noise,
+                    sampling=settings,
+                    on_step=tell,
+                    text=text(part),
                 )
             return longer
 
@@ -200,6 +218,14 @@ class MakeAVideo:
             CheckpointError: It is missing, damaged, or another model.
         """
         return load_model(self._path(name), name).to(self.device)
+
+    def _texts(self, model: Any, prompts: Sequence[str] | None, total: int) -> Callable[[slice], TextPair | None]:
+        """Return what a network with text reads of a part of the batch; without prompts that is the empty text."""
+        if model.config.network.text_dim is None:
+            return lambda part: None
+        clip = load_clip(str(self._path("clip")))
+        null, texts = clip.encode_text([""]), list(prompts or [""] * total)
+        return lambda part: (clip.encode_text(texts[part]), null)
 
     def _path(self, name: str) -> str | Path:
         if name not in self.paths:

@@ -9,6 +9,7 @@ from lightning_mav.diffusion.guidance import Condition
 from lightning_mav.diffusion.noise import NoiseStream
 from lightning_mav.diffusion.samplers import OnStep
 from lightning_mav.models.base import DiffusionModel, Objective, Sampling, device_of, shuffle, unshuffle
+from lightning_mav.networks.encoders import TEXT, TextEncoding, TextPair
 from lightning_mav.networks.pseudo3d import TemporalConfig
 from lightning_mav.networks.unet import UNet, UNetConfig
 
@@ -66,8 +67,8 @@ class Decoder(DiffusionModel):
         """Return the loss of each sample, (B,), under "loss", and its parts.
 
         Args:
-            batch: "video" (B, 3, F, H, W) in [-1, 1], "image_embedding" (B, D), "dropped" (B,) bool, and for videos
-                "fps" (B,).
+            batch: "video" (B, 3, F, H, W) in [-1, 1], "image_embedding" (B, D), "dropped" (B,) bool, for videos
+                "fps" (B,), and for networks with text what ``TextEncoding.as_condition`` gives.
             noise: Like the video.
             timestep: (B,) in 0..T-1.
         """
@@ -81,6 +82,7 @@ class Decoder(DiffusionModel):
         num_frames: int = 1,
         sampling: Sampling | None = None,
         on_step: OnStep | None = None,
+        text: TextPair | None = None,
     ) -> Tensor:
         """Make frames.
 
@@ -91,6 +93,7 @@ class Decoder(DiffusionModel):
             num_frames: F.
             sampling: How to sample; the model's own settings when None.
             on_step: Told (steps done, steps in all).
+            text: The B encoded texts and the encoded empty one; only networks with text read them.
 
         Returns:
             (B, 3, num_frames, image_size, image_size) in [-1, 1].
@@ -100,7 +103,7 @@ class Decoder(DiffusionModel):
         condition = {"image_embedding": image_embedding.to(device), "image_dropped": dropped}
         if fps is not None:
             condition["fps"] = fps.to(device)
-        return self._sample(condition, noise, (3, num_frames, size, size), sampling, on_step)
+        return self._sample(condition, noise, (3, num_frames, size, size), sampling, on_step, text)
 
     @torch.no_grad()
     def _sample(
@@ -110,14 +113,19 @@ class Decoder(DiffusionModel):
         shape: tuple[int, ...],
         sampling: Sampling | None,
         on_step: OnStep | None,
+        text: TextPair | None,
     ) -> Tensor:
         null = condition | {"image_dropped": torch.ones_like(condition["image_dropped"])}
+        if text is not None and self.config.network.text_dim:
+            condition, null = condition | _spread(text[0], condition), null | _spread(text[1], condition)
         x_T = noise.draw(shape, self.shared_noise).to(device_of(self))
         x0 = self.denoise(self.call, x_T, condition, null, noise, sampling, on_step, self.shared_noise)
         return x0.clamp(-1, 1)
 
     def _condition(self, batch: Condition) -> Condition:
         condition = {"image_embedding": batch["image_embedding"], "image_dropped": batch["dropped"]}
+        if self.config.network.text_dim:
+            condition |= {name: batch[name] for name in TEXT}
         return condition | ({"fps": batch["fps"]} if "fps" in batch else {})
 
     def call(self, x_t: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
@@ -128,3 +136,9 @@ class Decoder(DiffusionModel):
         if self.objective.learns_variance:
             return torch.cat([shuffle(half, factor) for half in output.chunk(2, 1)], 1)
         return shuffle(output, factor)
+
+
+def _spread(text: TextEncoding, condition: Condition) -> Condition:
+    """Give each of the B samples of ``condition`` its text, or all of them the only one."""
+    batch, device = len(condition["image_dropped"]), condition["image_dropped"].device
+    return {name: one.to(device).expand(batch, *one.shape[1:]) for name, one in text.as_condition().items()}

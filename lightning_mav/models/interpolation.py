@@ -18,6 +18,7 @@ from lightning_mav.diffusion.samplers import OnStep
 from lightning_mav.errors import ConfigError
 from lightning_mav.models.base import Sampling, device_of
 from lightning_mav.models.decoder import Decoder, DecoderConfig
+from lightning_mav.networks.encoders import TextPair
 
 MaskKind = Literal["regular", "first", "last", "both_ends", "prefix", "suffix"]
 
@@ -142,6 +143,7 @@ class Interpolation(Decoder):
         noise: NoiseStream,
         sampling: Sampling | None = None,
         on_step: OnStep | None = None,
+        text: TextPair | None = None,
     ) -> Tensor:
         """Fill in the missing frames: extrapolation, animation, interpolation.
 
@@ -153,6 +155,7 @@ class Interpolation(Decoder):
             noise: One source of noise per sample.
             sampling: How to sample; the model's own settings when None.
             on_step: Told (steps done, steps in all).
+            text: As the decoder's.
         """
         device = device_of(self)
         video, mask = video.to(device), mask.to(device)
@@ -162,7 +165,7 @@ class Interpolation(Decoder):
             "fps": fps.to(device),
             "extra": _given(video, mask),
         }
-        filled = self._sample(condition, noise, tuple(video.shape[1:]), sampling, on_step)
+        filled = self._sample(condition, noise, tuple(video.shape[1:]), sampling, on_step, text)
         return torch.where(mask[:, None, :, None, None], video, filled)
 
     def interpolate(
@@ -176,6 +179,7 @@ class Interpolation(Decoder):
         window: int = 16,
         sampling: Sampling | None = None,
         on_step: OnStep | None = None,
+        text: TextPair | None = None,
     ) -> Tensor:
         """Raise the frame rate by ``frame_skip``: K frames become (K-1) frame_skip + 1.
 
@@ -190,6 +194,7 @@ class Interpolation(Decoder):
             window: The number of frames the network was trained on.
             sampling: How to sample; the model's own settings when None.
             on_step: Told (steps done, steps in all).
+            text: As the decoder's.
 
         Returns:
             (B, 3, (K-1) frame_skip + 1, H, W); given frames come back exactly.
@@ -206,6 +211,7 @@ class Interpolation(Decoder):
             NoiseStream([g for stream in noise[:repeat] for g in stream.generators]),
             sampling,
             on_step,
+            None if text is None else (text[0].repeat(repeat), text[1]),
         )
         out = torch.empty_like(spread, device=parts.device)
         for (start, end), part in zip(windows, parts.chunk(repeat), strict=True):

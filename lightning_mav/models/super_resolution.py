@@ -6,6 +6,7 @@ attention, so they run at any size. SR_h works frame by frame with the same nois
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 import torch.nn.functional as fn
@@ -17,6 +18,8 @@ from lightning_mav.diffusion.samplers import OnStep
 from lightning_mav.errors import ConfigError
 from lightning_mav.models.base import DiffusionModel, Objective, Sampling, device_of, shuffle, unshuffle
 from lightning_mav.networks.unet import UNet, UNetConfig
+
+Enlargement = Literal["bicubic", "bicubic_antialias", "bilinear"]
 
 
 def _sr_network() -> UNetConfig:
@@ -35,6 +38,7 @@ class SuperResolutionConfig:
         objective: What it predicts and how it is trained.
         sampling: How samples are drawn.
         scale: Enlargement of height and width.
+        enlargement: How the input is brought to the output's size; published networks know only their own way.
         unshuffle: Pixels folded into channels at the model's edge, per side.
         residual_std: If set, x_0 is the difference from the upsampled input divided by this; small models learn that
             far sooner. None trains on the pixels, as published networks do.
@@ -45,6 +49,7 @@ class SuperResolutionConfig:
     objective: Objective = field(default_factory=lambda: Objective(variance="fixed_small"))
     sampling: Sampling = field(default_factory=lambda: Sampling(sampler="ddim", steps=27))
     scale: int = 4
+    enlargement: Enlargement = "bicubic"
     unshuffle: int = 1
     residual_std: float | None = None
     frames_per_chunk: int = 80
@@ -73,7 +78,7 @@ class SuperResolution(DiffusionModel):
             noise: Like the video.
             timestep: (B,) in 0..T-1.
         """
-        base = upsample(batch["low_res"], self.config.scale)
+        base = upsample(batch["low_res"], self.config.scale, self.config.enlargement)
         x0 = self._to_x0(batch["video"], base)
         return self.denoising_loss(self.call, x0, noise, timestep, {"base": base})
 
@@ -92,7 +97,7 @@ class SuperResolution(DiffusionModel):
         Returns:
             (B, 3, F, scale*h, scale*w) in [-1, 1].
         """
-        base = upsample(low_res.to(device_of(self)), self.config.scale)
+        base = upsample(low_res.to(device_of(self)), self.config.scale, self.config.enlargement)
         x_T = noise.draw(base.shape[1:], self.shared_noise).to(base)
         condition = {"base": base}
         x0 = self.denoise(
@@ -148,11 +153,15 @@ class SpatialSR(SuperResolution):
     shared_noise = True
 
 
-def upsample(video: Tensor, scale: int) -> Tensor:
-    """Enlarge (B, C, F, H, W) in [-1, 1] bicubically: the baseline, and what the networks see."""
+def upsample(video: Tensor, scale: int, enlargement: Enlargement = "bicubic") -> Tensor:
+    """Enlarge (B, C, F, H, W) in [-1, 1]: what the networks see, and the baseline that they are judged by.
+
+    ``bicubic_antialias`` smooths nothing here, but has another kernel (-0.5 instead of -0.75).
+    """
     b, c, f, h, w = video.shape
     frames = video.transpose(1, 2).reshape(b * f, c, h, w)
-    large = fn.interpolate(frames, scale_factor=scale, mode="bicubic").clamp(-1, 1)
+    mode, _, antialias = enlargement.partition("_")
+    large = fn.interpolate(frames, scale_factor=scale, mode=mode, antialias=bool(antialias)).clamp(-1, 1)
     return large.view(b, f, c, h * scale, w * scale).transpose(1, 2)
 
 

@@ -15,6 +15,7 @@ from lightning_mav.data.videos import VideoDataset, open_videos
 from lightning_mav.diffusion.noise import NoiseStream
 from lightning_mav.errors import ConfigError
 from lightning_mav.models.decoder import Decoder, DecoderConfig
+from lightning_mav.networks.encoders import TextEncoding
 from lightning_mav.seeding import generator
 from lightning_mav.stages.base import Batch, Stage, StageDataModule, check_multiple
 
@@ -47,7 +48,8 @@ class DecoderStage(Stage):
 
     def samples(self, batch: Batch, noise: NoiseStream) -> Tensor:
         """Return frames made from the batch's image embeddings, (B, 3, F, H, W)."""
-        return self.model.sample(batch["image_embedding"], noise, batch.get("fps"), batch["video"].shape[2])
+        num_frames, text = batch["video"].shape[2], TextEncoding.of(batch)
+        return self.model.sample(batch["image_embedding"], noise, batch.get("fps"), num_frames, text=(text, text))
 
     def quality(self, batch: Batch) -> dict[str, Tensor]:
         """Compare samples with the held-out batch whose embeddings they were made from."""
@@ -87,6 +89,7 @@ class DecoderDataModule(StageDataModule):
     def setup(self, stage: str) -> None:
         """Load the frozen CLIP; it stays outside every module, so no checkpoint holds it."""
         self.clip = load_clip(self.clip_source)
+        self.empty_text = self.clip.encode_text([""])
 
     def dataset(self, split: Literal["train", "val"]) -> Dataset[dict[str, Any]]:
         """Return images or videos."""
@@ -97,10 +100,12 @@ class DecoderDataModule(StageDataModule):
         return VideoDataset(open_videos(source, part, self.size), self.size, self.frames, fps, self.seed, self.augment)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Add the image embedding; an image becomes a video of one frame."""
+        """Add the image embedding and the empty text, for decoders with text; an image becomes a video of one frame."""
         if "image" in batch:
             batch = batch | {"video": batch["image"].unsqueeze(2)}
-        return batch | {"image_embedding": self.clip.encode_image(self._embedded_frame(batch))}
+        embedding = self.clip.encode_image(self._embedded_frame(batch))
+        text = self.empty_text.repeat(len(embedding)).as_condition()
+        return batch | {"image_embedding": embedding} | {name: one.to(embedding.device) for name, one in text.items()}
 
     def _embedded_frame(self, batch: Batch) -> Tensor:
         video: Tensor = batch["video"]

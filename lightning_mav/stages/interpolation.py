@@ -9,6 +9,7 @@ from lightning_mav.data.fps import FpsDistribution
 from lightning_mav.diffusion.noise import NoiseStream
 from lightning_mav.errors import ConfigError
 from lightning_mav.models.interpolation import Interpolation, InterpolationConfig, MaskDistribution, blended, frame_mask
+from lightning_mav.networks.encoders import TextEncoding
 from lightning_mav.seeding import generator
 from lightning_mav.stages.base import Batch, Stage
 from lightning_mav.stages.decoder import DecoderDataModule, check_image_size
@@ -53,7 +54,8 @@ class InterpolationStage(Stage):
 
     def samples(self, batch: Batch, noise: NoiseStream) -> Tensor:
         """Return the batch's videos with their missing frames filled in."""
-        return self.model.fill(batch["video"], batch["frame_mask"], batch["image_embedding"], batch["fps"], noise)
+        text, given = TextEncoding.of(batch), (batch["video"], batch["frame_mask"])
+        return self.model.fill(*given, batch["image_embedding"], batch["fps"], noise, text=(text, text))
 
     def quality(self, batch: Batch) -> dict[str, Tensor]:
         """Return the PSNR of missing frames in dB, beside that of linear blending."""

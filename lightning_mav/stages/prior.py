@@ -16,11 +16,9 @@ from lightning_mav.data.transforms import Augmentation
 from lightning_mav.diffusion.noise import NoiseStream
 from lightning_mav.errors import ConfigError
 from lightning_mav.models.prior import Prior, PriorConfig
-from lightning_mav.networks.encoders import TextEncoding
+from lightning_mav.networks.encoders import TEXT, TextEncoding
 from lightning_mav.stages.base import Batch, Stage, StageDataModule
 from lightning_mav.stages.clip import CaptionedImages, retrieval
-
-TEXT = ("text_embedding", "text_states", "text_mask")
 
 
 class PriorStage(Stage):
@@ -78,7 +76,7 @@ class PriorStage(Stage):
 
     def samples(self, batch: Batch, noise: NoiseStream) -> Tensor:
         """Return image embeddings (B, D) drawn for the batch's texts."""
-        text = TextEncoding(*(batch[name] for name in TEXT))
+        text = TextEncoding.of(batch)
         return self.model.sample(text, TextEncoding(*(batch[f"null_{name}"] for name in TEXT)), noise)
 
     def quality(self, batch: Batch) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from lightning_mav.checkpoint.models import hand_over, save_model
 from lightning_mav.diffusion.noise import NoiseStream
 from lightning_mav.models.base import Objective, Sampling
 from lightning_mav.models.decoder import Decoder, DecoderConfig
+from lightning_mav.networks.encoders import TextEncoding
 from lightning_mav.networks.pseudo3d import is_temporal
 
 FRAMES = 3
@@ -84,6 +85,24 @@ def test_guidance_moves_away_from_no_embedding(images, stream):
     embedding = torch.randn(2, 6)
     guided, unguided = images.sample(embedding, stream(2)), images.sample(embedding, stream(2), sampling=plain)
     assert not torch.allclose(guided, unguided, atol=1e-3)
+
+
+def encoded(seed, batch):
+    generator = torch.Generator().manual_seed(seed)
+    embedding, states = torch.randn(batch, 10, generator=generator), torch.randn(batch, 6, 10, generator=generator)
+    return TextEncoding(embedding, states, (torch.arange(6) < 4).expand(batch, -1))
+
+
+def test_a_decoder_with_text_reads_it_and_guidance_moves_away_from_the_empty_text(image_config, randomise, stream):
+    config = replace(image_config, network=replace(image_config.network, text_dim=10))
+    model, embedding = randomise(Decoder(config)), torch.randn(2, 6)
+
+    def sample(text, scale=1.0):
+        sampling = replace(config.sampling, guidance_scale=scale)
+        return model.sample(embedding, stream(2), sampling=sampling, text=(encoded(text, 2), encoded(0, 1)))
+
+    assert torch.equal(sample(1), sample(1)) and not torch.allclose(sample(1), sample(2), atol=1e-3)
+    assert not torch.allclose(sample(1, 2.0), sample(1), atol=1e-3)
 
 
 def test_learned_variances_come_after_the_colours(image_config, randomise):
