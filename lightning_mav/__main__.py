@@ -12,6 +12,7 @@ VERBS = {
     "generate": "lightning_mav.commands.generate:generate",
     "animate": "lightning_mav.commands.animate:animate",
     "convert": "lightning_mav.commands.convert:convert",
+    "export": "lightning_mav.commands.export:export",
     "data": "lightning_mav.commands.data:COMMANDS",
     "doctor": "lightning_mav.commands.doctor:doctor",
 }
@@ -28,6 +29,7 @@ use (plain functions):
   generate   videos from prompts, by a folder of models
   animate    a picture becomes a video, or two pictures the video between them
   convert    open weights (Karlo, also in diffusers' form) become models of this project
+  export     trained models become folders to share: safetensors, json and a model card; also in diffusers' form
   data       write the embedded moving shapes to disk
   doctor     what is installed; which video readers and devices work
 
