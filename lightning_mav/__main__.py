@@ -1,8 +1,11 @@
 """``python -m lightning_mav``: dispatch on the first word before torch is imported, and one handler for all errors."""
 
+import json
 import sys
+from collections.abc import Callable
 from difflib import get_close_matches
 from importlib import import_module
+from inspect import signature
 from typing import Any
 
 from lightning_mav.errors import ConfigError, MavError
@@ -62,6 +65,7 @@ def run_verb(verb: str, argv: list[str]) -> None:
 
     module, name = VERBS[verb].split(":")
     components = getattr(import_module(module), name)
+    argv = argv if isinstance(components, dict) else with_lists(argv, components)
     settings: dict[str, Any] = {
         "as_positional": False,
         "exit_on_error": False,
@@ -71,6 +75,18 @@ def run_verb(verb: str, argv: list[str]) -> None:
         auto_cli(components, args=argv, **settings)
     except ArgumentError as error:
         raise ConfigError(explain(str(error), option_names(auto_parser(components, **settings)))) from error
+
+
+def with_lists(argv: list[str], function: Callable[..., Any]) -> list[str]:
+    """Return ``--source a b`` as ``--source '["a", "b"]'``, which is how the parser takes a list."""
+    takes_list = {f"--{name}" for name, one in signature(function).parameters.items() if one.annotation == list[str]}
+    words: list[str | list[str]] = []
+    for word in argv:
+        if words and isinstance(words[-1], list) and not word.startswith("--"):
+            words[-1].append(word)
+        else:
+            words += [word, []] if word in takes_list else [word]
+    return [word if isinstance(word, str) else json.dumps(word) for word in words]
 
 
 def nearest(word: str) -> str:

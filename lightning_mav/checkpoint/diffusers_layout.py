@@ -25,9 +25,9 @@ from lightning_mav.networks.unet import UNetConfig
 State = dict[str, Tensor]
 KARLO = {family.model: family.config for family in reversed(FAMILIES)}  # the first of a model counts
 SIZES = {
-    "channels", "channel_mult", "num_res_blocks", "head_channels", "norm_groups", "image_embedding_dim",
-    "num_image_tokens", "text_dim", "context_dim", "embedding_dim", "states_dim", "width", "num_layers", "num_heads",
-    "num_text_tokens",
+    "channels", "channel_mult", "num_res_blocks", "attention_downsamples", "head_channels", "norm_groups",
+    "image_embedding_dim", "num_image_tokens", "text_dim", "context_dim", "embedding_dim", "states_dim", "width",
+    "num_layers", "num_heads", "num_text_tokens",
 }  # fmt: skip
 NOT_THERE = {
     "sampling", "temporal", "fps", "dropout", "checkpointing", "condition_dropout", "density", "vlb_weight",
