@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 ROLES = {
-    "clip": "a small CLIP: text and images to embeddings that can be compared",
-    "prior": "the prior P: a text to the CLIP embedding of an image of it",
-    "decoder": "the decoder D: a CLIP image embedding, and for videos a frame rate, to frames",
-    "interpolation": "frame interpolation F: a video to one with frames between its own",
-    "sr_spacetime": "super-resolution SR_l over space and time",
-    "sr_spatial": "super-resolution SR_h, frame by frame",
+    "clip": "A small CLIP, from texts and images to embeddings that can be compared",
+    "prior": "The prior P, from a text to the CLIP embedding of an image of it",
+    "decoder": "The decoder D, from a CLIP image embedding, and for videos a frame rate, to frames",
+    "interpolation": "Frame interpolation F, from a video to one with frames between its own",
+    "sr_spacetime": "Super-resolution SR_l, over space and time",
+    "sr_spatial": "Super-resolution SR_h, frame by frame",
 }
 HEAD = """\
 ---
@@ -48,7 +48,7 @@ def model_card(facts: Facts, folder: str) -> str:
     return f"""{HEAD}
 # {folder}
 
-{ROLES[facts.model].capitalize()}, of Make-A-Video (Singer et al. 2022), in lightning_mav.
+{ROLES[facts.model]}: a part of Make-A-Video (Singer et al. 2022), in lightning_mav.
 
 | | |
 |---|---|
@@ -137,10 +137,10 @@ def _clip_note(parts: Mapping[str, Facts]) -> str:
 
 def _config_rows(config: Mapping[str, Any]) -> str:
     """Return a row for each entry of a configuration, its sections on one line."""
-    return "\n".join(f"| {key} | {_text(value)} |" for key, value in config.items())
+    return "\n".join(f"| {key} | {_text(value).strip('()')} |" for key, value in config.items())
 
 
 def _text(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
-    return "(" + ", ".join(map(str, value)) + ")" if isinstance(value, list) else str(value)
+        value = [f"{key} {_text(item)}" for key, item in value.items()]
+    return f"({', '.join(map(str, value))})" if isinstance(value, list) else str(value)
