@@ -137,7 +137,8 @@ def _clip_note(parts: Mapping[str, Facts]) -> str:
 
 def _config_rows(config: Mapping[str, Any]) -> str:
     """Return a row for each entry of a configuration, its sections on one line."""
-    return "\n".join(f"| {key} | {_text(value).strip('()')} |" for key, value in config.items())
+    rows = {key: _text(value).removeprefix("(").removesuffix(")") for key, value in config.items()}
+    return "\n".join(f"| {key} | {row} |" for key, row in rows.items())
 
 
 def _text(value: Any) -> str:

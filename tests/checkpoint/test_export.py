@@ -70,7 +70,11 @@ def test_the_card_says_what_is_known(trained, tmp_path):
     card = (tmp_path / "fine" / "README.md").read_text()
     num = sum(parameter.numel() for parameter in stage.model.parameters())
     assert f"| parameters | {num:,} |" in card and "| averaged, after 1,200 training steps |" in card
-    assert "width 16, num_layers 1" in card and "| embed_space | standardised |" in card
+    assert (
+        "width 16, num_layers 1" in card
+        and "curriculum_samples 0) |" in card
+        and "| embed_space | standardised |" in card
+    )
     assert "--prior fine" in card and "license: unknown" in card and str(tmp_path) not in card
     assert len(card.splitlines()) < 60
 
