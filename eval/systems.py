@@ -64,7 +64,7 @@ class MakeAVideoSystem:
         found = resolve_model(self.folder)
         if found.kind != "pipeline":
             raise CheckpointError(f"{model}: is one model; system.model wants the folder of prior, decoder and so on")
-        self.pipeline = MakeAVideo.from_folder(model, parts, **self.options)
+        self.pipeline = MakeAVideo.from_pretrained(model, parts, **self.options)
 
     def generate(self, prompts: Sequence[Prompt], fps: float | None, frames: int, seed: int) -> Tensor:
         """Return videos (B, 3, frames, H, W) in [-1, 1]: the first frames of the decoder's length, or more if asked."""

@@ -1,8 +1,11 @@
 """``python -m lightning_mav``: dispatch on the first word before torch is imported, and one handler for all errors."""
 
+import json
 import sys
+from collections.abc import Callable
 from difflib import get_close_matches
 from importlib import import_module
+from inspect import signature
 from typing import Any
 
 from lightning_mav.errors import ConfigError, MavError
@@ -12,6 +15,7 @@ VERBS = {
     "generate": "lightning_mav.commands.generate:generate",
     "animate": "lightning_mav.commands.animate:animate",
     "convert": "lightning_mav.commands.convert:convert",
+    "export": "lightning_mav.commands.export:export",
     "data": "lightning_mav.commands.data:COMMANDS",
     "doctor": "lightning_mav.commands.doctor:doctor",
 }
@@ -28,6 +32,7 @@ use (plain functions):
   generate   videos from prompts, by a folder of models
   animate    a picture becomes a video, or two pictures the video between them
   convert    open weights (Karlo, also in diffusers' form) become models of this project
+  export     trained models become folders to share: safetensors, json and a model card; also in diffusers' form
   data       write the embedded moving shapes to disk
   doctor     what is installed; which video readers and devices work
 
@@ -60,6 +65,7 @@ def run_verb(verb: str, argv: list[str]) -> None:
 
     module, name = VERBS[verb].split(":")
     components = getattr(import_module(module), name)
+    argv = argv if isinstance(components, dict) else with_lists(argv, components)
     settings: dict[str, Any] = {
         "as_positional": False,
         "exit_on_error": False,
@@ -69,6 +75,18 @@ def run_verb(verb: str, argv: list[str]) -> None:
         auto_cli(components, args=argv, **settings)
     except ArgumentError as error:
         raise ConfigError(explain(str(error), option_names(auto_parser(components, **settings)))) from error
+
+
+def with_lists(argv: list[str], function: Callable[..., Any]) -> list[str]:
+    """Return ``--source a b`` as ``--source '["a", "b"]'``, which is how the parser takes a list."""
+    takes_list = {f"--{name}" for name, one in signature(function).parameters.items() if one.annotation == list[str]}
+    words: list[str | list[str]] = []
+    for word in argv:
+        if words and isinstance(words[-1], list) and not word.startswith("--"):
+            words[-1].append(word)
+        else:
+            words += [word, []] if word in takes_list else [word]
+    return [word if isinstance(word, str) else json.dumps(word) for word in words]
 
 
 def nearest(word: str) -> str:

@@ -46,7 +46,7 @@ def open_pipeline(
     chosen = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
     exact = _native_precision(chosen) if precision == "auto" else precision
     parts = {name: path for name, path in replaced.items() if path}
-    return MakeAVideo.from_folder(folder, parts, device=chosen, precision=exact, batch_size=batch_size)
+    return MakeAVideo.from_pretrained(folder, parts, device=chosen, precision=exact, batch_size=batch_size)
 
 
 def _native_precision(device: str) -> Literal["bf16", "float32"]:

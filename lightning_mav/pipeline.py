@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from lightning_mav.checkpoint.clip import load_clip
+from lightning_mav.checkpoint.ema import Weights
+from lightning_mav.checkpoint.export import export_pipeline
 from lightning_mav.checkpoint.models import load_model
 from lightning_mav.checkpoint.resolve import resolve_model
 from lightning_mav.diffusion.noise import NoiseStream
@@ -54,10 +56,15 @@ class MakeAVideo:
         self.sampling = dict(sampling or {})
 
     @classmethod
-    def from_folder(
+    def from_pretrained(
         cls, folder: str | Path, parts: Mapping[str, str | Path] | None = None, **options: Any
     ) -> "MakeAVideo":
-        """Find the parts in the sub-folders of ``folder``; ``parts`` replaces single ones.
+        """Find the parts in the sub-folders of a local folder, of runs or exported; nothing is ever downloaded.
+
+        Args:
+            folder: Has a sub-folder for each part.
+            parts: Paths that replace single ones.
+            **options: Of the constructor.
 
         Raises:
             CheckpointError: Nothing that can be a part lies there.
@@ -68,6 +75,20 @@ class MakeAVideo:
                 f"{folder}: holds none of {', '.join(PARTS)}; give a folder with one sub-folder per model"
             )
         return cls(found | dict(parts or {}), **options)
+
+    def save_pretrained(self, folder: str | Path, weights: Weights = "averaged") -> None:
+        """Write every part into a new folder that ``from_pretrained`` makes the same videos from.
+
+        Args:
+            folder: The folder to make.
+            weights: Which weights of parts that are runs.
+
+        Raises:
+            ConfigError: The folder is there already, with something in it.
+            CheckpointError: A part cannot be read, or has no raw weights.
+            MachineError: The folder cannot be written.
+        """
+        export_pipeline(self.paths, folder, weights)
 
     def generate(
         self,

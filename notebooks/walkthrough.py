@@ -77,7 +77,7 @@ folder = ROOT / os.environ.get("LIGHTNING_MAV_PIPELINE", "runs/demo")
 if not folder.is_dir():
     print(f"{folder.name}: not there. UNTRAINED networks follow, which show nothing; run `make demo` and start again.")
     folder = untrained(Path(tempfile.mkdtemp()))
-pipeline = MakeAVideo.from_folder(folder, precision="float32")
+pipeline = MakeAVideo.from_pretrained(folder, precision="float32")
 
 # %% [markdown]
 # ## P: from text to an image embedding

@@ -54,6 +54,13 @@ def test_bad_arguments_of_a_verb_are_one_line(argv, message, capsys):
     assert message in lines[0]
 
 
+def test_several_words_after_an_option_that_takes_a_list_are_one_list():
+    def verb(source: list[str], out: str) -> None: ...
+
+    argv = ["--source", "a b", "c", "--out", "d", "e"]
+    assert command.with_lists(argv, verb) == ["--source", '["a b", "c"]', "--out", "d", "e"]
+
+
 def wrapped(error):
     outer = ValueError("many\nlines")
     outer.__cause__ = error

@@ -18,6 +18,7 @@ from lightning_mav.networks.encoders import (
 )
 from lightning_mav.networks.small_clip import CONTEXT, VOCABULARY
 
+FOREIGN = ("open_clip:", "transformers:")  # what the name of a CLIP that is not our own begins with
 QUICK_GELU_MARKS = ("openai", "quickgelu")  # in the names of weights that were trained with it
 
 

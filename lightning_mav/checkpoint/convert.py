@@ -61,21 +61,19 @@ def convert_states(given: Sequence[tuple[str | Path, State]], families: Sequence
 
 def _native(state: State, families: Sequence[Family]) -> State:
     """Return a source under the names of its family's own files."""
-    shapes = {family.name: family.config.network for family in families}
+    networks = {family.model: family.config.network for family in reversed(families)}  # the first of a model counts
+    prefix = "model."
     if diffusers_names.is_prior(state):
-        native = diffusers_names.native_prior(state, shapes["Karlo prior"].num_heads)
+        names = diffusers_names.prior_names(networks["prior"])
     elif diffusers_names.is_text_projection(state):
-        native = diffusers_names.native_text_projection(state)
+        names = diffusers_names.text_projection_names()
+    elif diffusers_names.is_unet(state) and any("add_k_proj" in key for key in state):
+        names = diffusers_names.unet_names(networks["decoder"])
     elif diffusers_names.is_unet(state):
-        with_text = any("add_k_proj" in key for key in state)
-        network = shapes["Karlo decoder" if with_text else "Karlo super-resolution"]
-        shape = diffusers_names.UNetShape(len(network.channel_mult), network.num_res_blocks, network.head_channels)
-        native = diffusers_names.native_unet(state, shape)
-        if not with_text:
-            return {f"model_first_steps.{key}": value for key, value in native.items()}
+        names, prefix = diffusers_names.unet_names(networks["sr_spacetime"]), "model_first_steps."
     else:
         return state
-    return {f"model.{key}": value for key, value in native.items()}
+    return {prefix + key: value for key, value in diffusers_names.to_native(state, names).items()}
 
 
 def _merged(networks: list[tuple[str | Path, State]]) -> list[tuple[str | Path, State]]:

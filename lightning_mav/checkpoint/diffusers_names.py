@@ -1,66 +1,85 @@
-"""From diffusers' names of Karlo's networks to Karlo's own: a renaming, with q, k and v interleaved again.
+"""Karlo's networks under diffusers' names and under Karlo's own: one table, which is read in both directions.
 
 diffusers keeps q, k and v apart; here they are one matrix whose rows are ordered head by head, then q, k, v.
 """
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-_TOP = {
-    "time_embedding.linear_1": "time_embed.0",
-    "time_embedding.linear_2": "time_embed.2",
-    "conv_in": "input_blocks.0.0",
-    "conv_norm_out": "out.0",
-    "conv_out": "out.2",
-    "encoder_hidden_states_proj": "text_seq_proj.0",
-    "text_encoder_hidden_states_norm": "text_seq_proj.1",
-    "clip_extra_context_tokens_proj": "clip_tok_proj",
-    "embedding_proj": "text_feat_proj",
-    "clip_image_embeddings_project_to_time_embeddings": "clip_emb",
+from lightning_mav.networks.prior_transformer import PriorTransformerConfig
+from lightning_mav.networks.unet import UNetConfig
+
+# Karlo's own name: diffusers' name, or the names of what Karlo's own joins.
+_UNET = {
+    "time_embed.0": "time_embedding.linear_1",
+    "time_embed.2": "time_embedding.linear_2",
+    "input_blocks.0.0": "conv_in",
+    "out.0": "conv_norm_out",
+    "out.2": "conv_out",
 }
 _RESNET = {
-    "norm1": "in_layers.0",
-    "conv1": "in_layers.2",
-    "time_emb_proj": "emb_layers.1",
-    "norm2": "out_layers.0",
-    "conv2": "out_layers.3",
-    "conv_shortcut": "skip_connection",
+    "in_layers.0": "norm1",
+    "in_layers.2": "conv1",
+    "emb_layers.1": "time_emb_proj",
+    "out_layers.0": "norm2",
+    "out_layers.3": "conv2",
+    "skip_connection": "conv_shortcut",
 }
-_PRIOR_TOP = {
-    "time_embedding.linear_1": "time_embed.0",
-    "time_embedding.linear_2": "time_embed.2",
-    "proj_in": "clip_img_proj",
-    "embedding_proj": "text_emb_proj",
-    "encoder_hidden_states_proj": "text_enc_proj",
-    "norm_out": "final_ln",
-    "proj_to_clip_embeddings": "out_proj",
+_ATTENTION = {
+    "norm": "group_norm",
+    "qkv": "to_q to_k to_v",
+    "encoder_kv": "add_k_proj add_v_proj",
+    "proj_out": "to_out.0",
+}
+_TEXT_PROJECTION = {
+    "text_seq_proj.0": "encoder_hidden_states_proj",
+    "text_seq_proj.1": "text_encoder_hidden_states_norm",
+    "clip_tok_proj": "clip_extra_context_tokens_proj",
+    "text_feat_proj": "embedding_proj",
+    "clip_emb": "clip_image_embeddings_project_to_time_embeddings",
+}
+_PRIOR = {
+    "time_embed.0": "time_embedding.linear_1",
+    "time_embed.2": "time_embedding.linear_2",
+    "clip_img_proj": "proj_in",
+    "text_emb_proj": "embedding_proj",
+    "text_enc_proj": "encoder_hidden_states_proj",
+    "final_ln": "norm_out",
+    "out_proj": "proj_to_clip_embeddings",
 }
 _PRIOR_BLOCK = {
-    "norm1": "ln_1",
-    "norm3": "ln_2",
-    "attn1.to_out.0": "attn.c_proj",
-    "ff.net.0.proj": "mlp.c_fc",
-    "ff.net.2": "mlp.c_proj",
+    "ln_1": "norm1",
+    "attn.c_qkv": "attn1.to_q attn1.to_k attn1.to_v",
+    "attn.c_proj": "attn1.to_out.0",
+    "ln_2": "norm3",
+    "mlp.c_fc": "ff.net.0.proj",
+    "mlp.c_proj": "ff.net.2",
 }
+_POINTWISE = ("qkv", "encoder_kv", "proj_out")  # convolutions of one pixel here, linear layers there
 
 
 @dataclass(frozen=True)
-class UNetShape:
-    """What block numbers depend on.
+class Name:
+    """What one tensor is called in both layouts.
 
     Attributes:
-        num_levels: Resolutions.
-        num_res_blocks: Residual blocks of each.
-        head_channels: Width of an attention head.
+        native: Its name here.
+        diffusers: Its name there, or the names of the tensors it joins.
+        head_width: Rows of each of those that belong to one attention head.
     """
 
-    num_levels: int = 4
-    num_res_blocks: int = 3
-    head_channels: int = 64
+    native: str
+    diffusers: tuple[str, ...]
+    head_width: int = 1
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether the tensor has one more axis here, of size 1."""
+        *_, layer, kind = ("", *self.native.split("."))
+        return layer in _POINTWISE and kind == "weight"
 
 
 def is_prior(state: Mapping[str, Tensor]) -> bool:
@@ -78,99 +97,97 @@ def is_text_projection(state: Mapping[str, Tensor]) -> bool:
     return "learned_classifier_free_guidance_embeddings" in state
 
 
-def native_prior(state: Mapping[str, Tensor], num_heads: int = 32) -> dict[str, Tensor]:
-    """Return the prior under Karlo's names; statistics of embeddings keep theirs, ``clip_mean`` and ``clip_std``."""
-    native: dict[str, Tensor] = {}
-    for key, value in state.items():
-        block = re.fullmatch(r"transformer_blocks\.(\d+)\.(.+)\.(weight|bias)", key)
-        if block and block[2].startswith("attn1.to_") and block[2] != "attn1.to_out.0":
-            continue
-        if block:
-            native[f"transformer.resblocks.{block[1]}.{_PRIOR_BLOCK[block[2]]}.{block[3]}"] = value
-        else:
-            stem, _, kind = key.rpartition(".")
-            native[f"{_PRIOR_TOP[stem]}.{kind}" if stem in _PRIOR_TOP else _prior_bare(key)] = value
-    numbers = sorted({int(m[1]) for key in state if (m := re.match(r"transformer_blocks\.(\d+)\.", key))})
-    for i in numbers:
-        for kind in ("weight", "bias"):
-            parts = [state[f"transformer_blocks.{i}.attn1.to_{name}.{kind}"] for name in "qkv"]
-            native[f"transformer.resblocks.{i}.attn.c_qkv.{kind}"] = interleaved(parts, num_heads)
-    return native
+def unet_names(network: UNetConfig) -> list[Name]:
+    """Return the names of a U-Net, without its conditioning."""
+    names = list(_layers(_UNET))
+    for native, diffusers in _blocks(network):
+        inside = _ATTENTION if ".attentions." in diffusers else _RESNET
+        names += _layers(inside, f"{native}.", f"{diffusers}.", network.head_channels)
+    return names
 
 
-def native_text_projection(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the decoder's conditioning under Karlo's names."""
-    native = {}
-    for key, value in state.items():
-        stem, _, kind = key.rpartition(".")
-        bare = "cf_param" if key == "learned_classifier_free_guidance_embeddings" else key
-        native[f"{_TOP[stem]}.{kind}" if stem in _TOP else bare] = value.flatten() if bare == "cf_param" else value
-    return native
+def text_projection_names() -> list[Name]:
+    """Return the names of the decoder's conditioning by image and text, a model of its own in diffusers."""
+    return [*_layers(_TEXT_PROJECTION), Name("cf_param", ("learned_classifier_free_guidance_embeddings",))]
 
 
-def native_unet(state: Mapping[str, Tensor], shape: UNetShape = UNetShape()) -> dict[str, Tensor]:
-    """Return a U-Net under the names of ADM, GLIDE and Karlo."""
-    native: dict[str, Tensor] = {}
-    attentions: dict[str, str] = {}
-    for key, value in state.items():
-        stem, _, kind = key.rpartition(".")
-        place, inside = _place(stem, shape, state)
-        if place is None:
-            native[f"{_TOP.get(stem, stem)}.{kind}"] = value
-        elif inside in _RESNET:
-            native[f"{place}.{_RESNET[inside]}.{kind}"] = value
-        elif inside == "group_norm":
-            native[f"{place}.norm.{kind}"] = value
-            attentions[place] = stem.removesuffix(".group_norm")
-        elif inside == "to_out.0":
-            native[f"{place}.proj_out.{kind}"] = value[..., None] if kind == "weight" else value
-        elif not re.fullmatch("to_[qkv]|add_[kv]_proj", inside):
-            native[key] = value  # unknown; whoever converts refuses it by this name
-    for place, source in attentions.items():
-        native |= _attention(state, source, place, shape.head_channels)
-    return native
+def prior_names(network: PriorTransformerConfig) -> list[Name]:
+    """Return the names of the prior; the statistics of embeddings are no part of it here."""
+    names = [*_layers(_PRIOR), Name("prd_emb", ("prd_embedding",))]
+    names.append(Name("positional_embedding", ("positional_embedding",)))
+    for i in range(network.num_layers):
+        places = f"transformer.resblocks.{i}.", f"transformer_blocks.{i}."
+        names += _layers(_PRIOR_BLOCK, *places, network.width // network.num_heads)
+    return names
 
 
-def interleaved(parts: list[Tensor], num_heads: int) -> Tensor:
+def to_native(state: Mapping[str, Tensor], names: Sequence[Name]) -> dict[str, Tensor]:
+    """Return tensors under their names here; those of other names stay as they are, for the caller to refuse."""
+    left, native = dict(state), {}
+    for name in names:
+        if all(part in left for part in name.diffusers):
+            value = _joined([left.pop(part) for part in name.diffusers], name.head_width)
+            native[name.native] = value[..., None] if name.is_pointwise else value
+    return native | left
+
+
+def to_diffusers(state: Mapping[str, Tensor], names: Sequence[Name]) -> dict[str, Tensor]:
+    """Return those of our tensors that ``names`` holds, under diffusers' names."""
+    diffusers: dict[str, Tensor] = {}
+    for name in names:
+        if name.native in state:
+            value = state[name.native]
+            parts = _parted(value[..., 0] if name.is_pointwise else value, len(name.diffusers), name.head_width)
+            diffusers |= zip(name.diffusers, parts, strict=True)
+    return diffusers
+
+
+def interleaved(parts: Sequence[Tensor], num_heads: int) -> Tensor:
     """Stack q, k, v (or k, v), each (C, ...), so that rows are ordered head by head, then q, k, v."""
     heads = [part.reshape(num_heads, -1, *part.shape[1:]) for part in parts]
     return torch.stack(heads, 1).flatten(0, 2)
 
 
-def _attention(state: Mapping[str, Tensor], source: str, place: str, head_channels: int) -> dict[str, Tensor]:
-    native = {}
-    for kind in ("weight", "bias"):
-        groups = {"qkv": ("to_q", "to_k", "to_v"), "encoder_kv": ("add_k_proj", "add_v_proj")}
-        for name, members in groups.items():
-            keys = [f"{source}.{member}.{kind}" for member in members]
-            if keys[0] in state:
-                joined = interleaved([state[key] for key in keys], len(state[keys[0]]) // head_channels)
-                native[f"{place}.{name}.{kind}"] = joined[..., None] if kind == "weight" else joined
-    return native
+def _joined(parts: list[Tensor], head_width: int) -> Tensor:
+    return parts[0] if len(parts) == 1 else interleaved(parts, len(parts[0]) // head_width)
 
 
-def _place(stem: str, shape: UNetShape, state: Mapping[str, Tensor]) -> tuple[str | None, str]:
-    """Return the native block that a diffusers name lies in, and the rest of the name."""
-    found = re.fullmatch(r"(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)", stem)
-    per_level = shape.num_res_blocks + 1
-    if found:
-        side, level, kind, block, inside = found[1], int(found[2]), found[3], int(found[4]), found[5]
-        if kind == "downsamplers":
-            return f"input_blocks.{(level + 1) * per_level}.0", inside
-        if kind == "upsamplers":
-            attends = any(key.startswith(f"up_blocks.{level}.attentions.") for key in state)
-            return f"output_blocks.{(level + 1) * per_level - 1}.{2 if attends else 1}", inside
-        number = (1 + level * per_level if side == "down" else level * per_level) + block
-        blocks = "input_blocks" if side == "down" else "output_blocks"
-        return f"{blocks}.{number}.{int(kind == 'attentions')}", inside
-    middle = re.fullmatch(r"mid_block\.(resnets|attentions)\.(\d+)\.(.+)", stem)
-    if middle is None:
-        return None, stem
-    attends = any(key.startswith("mid_block.attentions.") for key in state)
-    last = 2 if attends else 1
-    number = 1 if middle[1] == "attentions" else last * int(middle[2])
-    return f"middle_block.{number}", middle[3]
+def _parted(value: Tensor, num_parts: int, head_width: int) -> list[Tensor]:
+    """Undo ``_joined``."""
+    if num_parts == 1:
+        return [value]
+    heads = value.reshape(-1, num_parts, head_width, *value.shape[1:])
+    return [part.flatten(0, 1) for part in heads.unbind(1)]
 
 
-def _prior_bare(key: str) -> str:
-    return {"prd_embedding": "prd_emb"}.get(key, key)
+def _layers(table: Mapping[str, str], native: str = "", diffusers: str = "", head_width: int = 1) -> Iterator[Name]:
+    """Yield the weight and bias of each layer in ``table``, behind the prefixes of the place they lie in."""
+    for here, there in table.items():
+        for kind in ("weight", "bias"):
+            parts = tuple(f"{diffusers}{part}.{kind}" for part in there.split())
+            yield Name(f"{native}{here}.{kind}", parts, head_width)
+
+
+def _blocks(network: UNetConfig) -> Iterator[tuple[str, str]]:
+    """Yield what each residual and attention block is called here and there."""
+    num_levels, per_level = len(network.channel_mult), network.num_res_blocks + 1
+    for level in range(num_levels):
+        attends = 2**level in network.attention_downsamples
+        first, up = 1 + level * per_level, num_levels - 1 - level  # diffusers counts its up blocks from the deepest
+        yield from _level("input_blocks", first, f"down_blocks.{level}", network.num_res_blocks, attends)
+        yield from _level("output_blocks", up * per_level, f"up_blocks.{up}", per_level, attends)
+        if up > 0:
+            yield f"input_blocks.{first + network.num_res_blocks}.0", f"down_blocks.{level}.downsamplers.0"
+        if level > 0:
+            yield f"output_blocks.{(up + 1) * per_level - 1}.{1 + attends}", f"up_blocks.{up}.upsamplers.0"
+    yield "middle_block.0", "mid_block.resnets.0"
+    if network.mid_attention:
+        yield "middle_block.1", "mid_block.attentions.0"
+    yield f"middle_block.{1 + network.mid_attention}", "mid_block.resnets.1"
+
+
+def _level(native: str, first: int, diffusers: str, num_blocks: int, attends: bool) -> Iterator[tuple[str, str]]:
+    for block in range(num_blocks):
+        yield f"{native}.{first + block}.0", f"{diffusers}.resnets.{block}"
+        if attends:
+            yield f"{native}.{first + block}.1", f"{diffusers}.attentions.{block}"

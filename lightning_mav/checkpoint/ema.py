@@ -2,9 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+
+Weights = Literal["averaged", "raw"]
+"""Which of a stage's weights: the moving average, or those of the last optimiser step."""
 
 
 class Ema(nn.Module):
@@ -67,9 +71,14 @@ def _key(name: str) -> str:
     return name.replace(".", "/")
 
 
-def averaged_state(stage_state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the model's weights out of a stage's state dict, with the averages in the place of trained ones."""
-    trained = {key.removeprefix("model."): value for key, value in stage_state.items() if key.startswith("model.")}
-    prefix = "ema.averages."
-    averages = {key.removeprefix(prefix): value for key, value in stage_state.items() if key.startswith(prefix)}
+def model_state(stage_state: dict[str, Tensor], weights: Weights = "averaged") -> dict[str, Tensor]:
+    """Return the model's weights out of a stage's state dict, with the averages in the place of trained ones or not."""
+    trained = _below("model.", stage_state)
+    if weights == "raw":
+        return trained
+    averages = _below("ema.averages.", stage_state)
     return trained | {key.replace("/", "."): value for key, value in averages.items()}
+
+
+def _below(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}

@@ -2,9 +2,10 @@
 
 import os
 import re
+import shutil
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import IO, Any
@@ -12,7 +13,7 @@ from typing import IO, Any
 import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 
-from lightning_mav.errors import CheckpointError, MachineError
+from lightning_mav.errors import CheckpointError, ConfigError, MachineError
 
 FORMAT = 1
 TEMPORARY_PREFIX = ".partial-"
@@ -42,6 +43,31 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], object]) -> 
         if temporary:
             with suppress(FileNotFoundError):
                 os.unlink(temporary)
+
+
+@contextmanager
+def new_folder(path: str | Path) -> Iterator[Path]:
+    """Give a folder to fill that takes the name ``path`` only when the ``with`` block has ended well.
+
+    Raises:
+        ConfigError: Something is there already; it is not touched.
+        MachineError: The folder cannot be written.
+    """
+    path, temporary = Path(path), None
+    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        raise ConfigError(f"{path}: is there already and not empty; remove it or choose another --out")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=path.parent))
+        yield temporary
+        os.chmod(temporary, 0o777 & ~_umask())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise MachineError(f"cannot write {path}: {error}; free some space or choose another folder") from error
+    finally:
+        if temporary:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _umask() -> int:

@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from lightning_mav.checkpoint.config import from_plain, to_plain
-from lightning_mav.checkpoint.ema import averaged_state
+from lightning_mav.checkpoint.ema import Weights, model_state
 from lightning_mav.checkpoint.io import FORMAT, read_checkpoint, write_atomically
 from lightning_mav.checkpoint.resolve import resolve_model
 from lightning_mav.errors import CheckpointError
@@ -44,18 +45,43 @@ def load_model(path: str | Path, expected: str | None = None) -> nn.Module:
         CheckpointError: Nothing there, damaged, or another model.
     """
     description, state = read_model(path, expected)
-    model_class: Any = MODELS[description["model"]]
-    model: nn.Module = model_class(from_plain(model_class.config_class, description["config"]))
+    model = _build(description)
     _load_strictly(model, state, path)
     return model.eval().requires_grad_(False)
 
 
-def read_model(path: str | Path, expected: str | None = None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def load_to_save(path: str | Path, weights: Weights = "averaged") -> nn.Module:
+    """Load a model whose weights may be looked at and saved; it takes the memory of the weights alone, and cannot run.
+
+    Raises:
+        CheckpointError: Nothing there, damaged, or raw weights of a folder that has none.
+    """
+    description, state = read_model(path, weights=weights)
+    with torch.device("meta"):
+        model = _build(description)
+    _load_strictly(model, state, path, assign=True)
+    return model
+
+
+def _build(description: dict[str, Any]) -> nn.Module:
+    model_class: Any = MODELS[description["model"]]
+    model: nn.Module = model_class(from_plain(model_class.config_class, description["config"]))
+    return model
+
+
+def read_model(
+    path: str | Path, expected: str | None = None, weights: Weights = "averaged"
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return a model's description and its weights, without building it."""
     found = resolve_model(path)
     if found.kind == "pipeline":
         raise CheckpointError(f"{path}: is a folder of several models; name one of them, for example {path}/decoder")
-    description, state = (_from_checkpoint if found.kind == "checkpoint" else _from_folder)(found.path)
+    if found.kind == "checkpoint":
+        description, state = _from_checkpoint(found.path, weights)
+    elif weights == "averaged":
+        description, state = _from_folder(found.path)
+    else:
+        raise CheckpointError(f"{path}: is no run and holds one set of weights; leave out --weights {weights}")
     name = description["model"]
     if name not in MODELS or (expected and name != expected):
         raise CheckpointError(f"{found.path}: holds the model {name}, expected {expected or ' or '.join(MODELS)}")
@@ -106,9 +132,9 @@ def _with_variance(key: str, value: Tensor, fresh: Tensor | None) -> Tensor:
     return wider
 
 
-def _load_strictly(model: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
+def _load_strictly(model: nn.Module, state: dict[str, Tensor], path: str | Path, assign: bool = False) -> None:
     try:
-        model.load_state_dict(state)
+        model.load_state_dict(state, assign=assign)
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip()
         raise CheckpointError(f"{path}: weights do not match their configuration: {first}") from error
@@ -123,8 +149,8 @@ def _from_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise CheckpointError(f"{folder}: not a readable model folder ({error}); export it again") from error
 
 
-def _from_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _from_checkpoint(path: Path, weights: Weights) -> tuple[dict[str, Any], dict[str, Tensor]]:
     checkpoint = read_checkpoint(path)
     if "model" not in checkpoint:
         raise CheckpointError(f"{path}: was not written by one of this project's stages")
-    return checkpoint["model"], averaged_state(checkpoint["state_dict"])
+    return checkpoint["model"], model_state(checkpoint["state_dict"], weights)

@@ -6,8 +6,14 @@ import pytest
 import torch
 
 from lightning_mav.checkpoint import io
-from lightning_mav.checkpoint.io import SafeCheckpointIO, read_checkpoint, write_atomically, write_checkpoint
-from lightning_mav.errors import CheckpointError, MachineError
+from lightning_mav.checkpoint.io import (
+    SafeCheckpointIO,
+    new_folder,
+    read_checkpoint,
+    write_atomically,
+    write_checkpoint,
+)
+from lightning_mav.errors import CheckpointError, ConfigError, MachineError
 
 STATE = {"state_dict": {"weight": torch.arange(600.0)}, "global_step": 3}
 
@@ -55,6 +61,32 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(MachineError, match="cannot write"):
         write_checkpoint(STATE, tmp_path / "file" / "a.ckpt")
+
+
+def test_a_folder_has_its_name_only_when_all_of_it_is_there(tmp_path):
+    with new_folder(tmp_path / "new" / "out") as folder:
+        (folder / "a").write_text("a")
+        assert not (tmp_path / "new" / "out").exists()
+    assert os.listdir(tmp_path / "new") == ["out"] and os.listdir(tmp_path / "new" / "out") == ["a"]
+    (tmp_path / "plain").mkdir()
+    assert (tmp_path / "plain").stat().st_mode == (tmp_path / "new" / "out").stat().st_mode
+
+
+@pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), ValueError(), KeyboardInterrupt()])
+def test_a_folder_that_fails_leaves_no_rest(tmp_path, failure):
+    wanted = MachineError if isinstance(failure, OSError) else type(failure)
+    with pytest.raises(wanted), new_folder(tmp_path / "out") as folder:
+        (folder / "half").touch()
+        raise failure
+    assert not os.listdir(tmp_path)
+
+
+def test_what_is_there_is_never_replaced(tmp_path):
+    (tmp_path / "file").touch()
+    for taken in (tmp_path, tmp_path / "file"):
+        with pytest.raises(ConfigError, match="is there already"), new_folder(taken):
+            raise AssertionError("nothing may be written")
+    assert os.listdir(tmp_path) == ["file"]
 
 
 @pytest.mark.parametrize("url", ["https://example.org/a.ckpt", "s3://bucket/a.ckpt", "hf://a/b"])
