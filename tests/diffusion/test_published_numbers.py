@@ -1,8 +1,9 @@
-"""The maths gives the numbers of guided-diffusion (commit 22e0df8), to 1e-4 of their size.
+"""The maths gives the numbers of guided-diffusion (commit 22e0df8) and diffusers (0.42.1), to 1e-4 of their size.
 
-The fixture holds inputs and what that code makes of them: every ninth entry of its tables; its respacings, which are
+The fixtures hold inputs and what that code makes of them: every ninth entry of its tables; its respacings, which are
 those of GLIDE (commit 69b5307) and Karlo (commit 3c68a50) too; its losses with their gradients on the network's output;
 and every state of its samplers, for a network that is a linear map of x_t plus a bias that grows with the timestep.
+diffusers' schedulers had their tables in float64; in its float32, 1 - alpha-bar is off by up to 5e-4 at t = 0.
 """
 
 from itertools import product
@@ -14,10 +15,16 @@ from safetensors.torch import load_file
 
 from lightning_mav.diffusion.loss import hybrid, mse, vlb_bits
 from lightning_mav.diffusion.process import diffuse, fixed_log_variance, predict_x0, prediction_target
+from lightning_mav.diffusion.samplers import Denoised, dpm_solver_pp
 from lightning_mav.diffusion.schedule import make_schedule, respace, spaced_timesteps
 from lightning_mav.models.base import DiffusionModel, Objective, Sampling
 
-FIXTURE = load_file(Path(__file__).parent / "fixtures" / "guided_diffusion.safetensors")
+FIXTURES = Path(__file__).parent / "fixtures"
+GUIDED_DIFFUSION, DIFFUSERS = (
+    load_file(FIXTURES / f"{name}.safetensors") for name in ("guided_diffusion", "diffusers")
+)
+FIXTURE = GUIDED_DIFFUSION | DIFFUSERS
+CHAIN = {name: FIXTURE[f"chains/{name}"] for name in ("weight", "bias", "x_T", "draws")}
 SCHEDULES = ["cosine", "linear"]
 PARAMETERISATIONS = ["eps", "x0"]
 FIXED = ["fixed_small", "fixed_large"]
@@ -30,14 +37,12 @@ TABLES = [
     "posterior_mean_coef1",
     "posterior_mean_coef2",
 ]
-
-
 # Where a difference of nearly equal numbers is close to 0, float32 has no more digits, there as here.
 LOSS_ROUNDING, GRADIENT_ROUNDING = 5e-7, 1e-7
 
 
 def assert_published(ours, key, rows=1, rounding=0.0):
-    """Every sample, and of a gradient each of its ``rows`` (mean, variance), to 1e-4 of its own largest number."""
+    """Compare each of the ``rows`` (a gradient's mean and variance, a state's samples) to 1e-4 of its largest number."""
     published = FIXTURE[key]
     ours, published = (values.reshape(-1, rows, values[0].numel() // rows) for values in (ours, published))
     allowed = 1e-4 * published.abs().amax(-1, keepdim=True) + rounding
@@ -107,17 +112,23 @@ class Drawn:
         return next(self.draws)
 
 
-def states(objective, sampling, clip_x0, weight, bias, x_T, draws):
-    """Return x after every step of a linear network's samples, (steps, B, ...)."""
+def network(x_t, timestep):
+    """The linear network whose samples the fixtures hold, with three mean and three variance channels."""
+    moved = CHAIN["bias"] * timestep[:, None] / 1000
+    return torch.einsum("oc,bc...->bo...", CHAIN["weight"], x_t) + moved[..., None, None]
+
+
+def states(objective, sampling, clip_x0):
+    """Return x after every step of sampling, (steps, B, 3, H, W)."""
     seen = []
-    channels = x_T.shape[1] * (2 if objective.learns_variance else 1)
 
-    def network(x_t, timestep, condition):
+    def call(x_t, timestep, condition):
         seen.append(x_t)
-        moved = bias * timestep[:, None] / 1000
-        return (torch.einsum("oc,bc...->bo...", weight, x_t) + moved[..., None, None])[:, :channels]
+        output = network(x_t, timestep)
+        return output if objective.learns_variance else output[:, :3]
 
-    last = DiffusionModel(objective, sampling, clip_x0).denoise(network, x_T, {}, {}, Drawn(draws), sampling)
+    model = DiffusionModel(objective, sampling, clip_x0)
+    last = model.denoise(call, CHAIN["x_T"], {}, {}, Drawn(CHAIN["draws"]))
     return torch.stack([*seen[1:], last])
 
 
@@ -126,7 +137,33 @@ def states(objective, sampling, clip_x0, weight, bias, x_T, draws):
 @pytest.mark.parametrize("variance", [*FIXED, "learned_range"])
 @pytest.mark.parametrize(("sampler", "steps"), [("ddpm", "10"), ("ddim", "ddim10")])
 def test_samplers_step_by_step(name, parameterisation, variance, sampler, steps, clip):
-    given = [FIXTURE[f"chains/{part}"] for part in ("weight", "bias", "x_T", "draws")]
     objective = Objective(name, parameterisation=parameterisation, variance=variance)
-    ours = states(objective, Sampling(sampler, steps), 1.0 if clip == "clipped" else None, *given)
+    ours = states(objective, Sampling(sampler, steps), 1.0 if clip == "clipped" else None)
     assert_published(ours, f"chains/{sampler}/{name}/{parameterisation}/{variance}/{clip}", rows=2)
+
+
+STEPS = {"DDPMScheduler": ("ddpm", "ddim10"), "DDIMScheduler": ("ddim", "ddim10"), "UnCLIPScheduler": ("ddpm", "10")}
+
+
+@pytest.mark.parametrize("key", [key for key in DIFFUSERS if not key.startswith("DPM")])
+def test_samplers_of_diffusers(key):
+    scheduler, name, parameterisation, variance = key.split("/")
+    objective = Objective(name, parameterisation=parameterisation, variance=variance)
+    assert_published(states(objective, Sampling(*STEPS[scheduler]), clip_x0=1.0), key, rows=2)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("parameterisation", ["eps", "x0", "v"])
+def test_dpm_solver_of_diffusers(name, parameterisation):
+    """On timesteps whose steps of log-SNR shrink, where our cap on the extrapolation does not act."""
+    key = f"DPMSolverMultistepScheduler/{name}"
+    schedule = respace(make_schedule(name), DIFFUSERS[f"{key}/timesteps"])
+    seen = []
+
+    def denoise(x_t, t):
+        seen.append(x_t)
+        output = network(x_t, schedule.timesteps[t])[:, :3]
+        return Denoised(predict_x0(parameterisation, schedule, output, x_t, t))
+
+    last = dpm_solver_pp(denoise, CHAIN["x_T"], schedule, CHAIN["draws"].__iter__)
+    assert_published(torch.stack([*seen[1:], last]), f"{key}/{parameterisation}", rows=2)
