@@ -42,7 +42,7 @@ LOSS_ROUNDING, GRADIENT_ROUNDING = 5e-7, 1e-7
 
 
 def assert_published(ours, key, rows=1, rounding=0.0):
-    """Compare each of the ``rows`` (a gradient's mean and variance, a state's samples) to 1e-4 of its largest number."""
+    """Compare each row (a sample; of a gradient its mean and variance apart) to 1e-4 of the row's largest number."""
     published = FIXTURE[key]
     ours, published = (values.reshape(-1, rows, values[0].numel() // rows) for values in (ours, published))
     allowed = 1e-4 * published.abs().amax(-1, keepdim=True) + rounding
