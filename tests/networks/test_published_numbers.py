@@ -4,6 +4,7 @@ The fixture holds outputs only, of that code at a small width in float32. Weight
 their names, so that both sides have the same.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,8 +77,7 @@ def assert_published(output, name):
 
 
 def prior():
-    sampling = Sampling("ddpm", 25, guidance_scale=4.0)
-    model = Prior(PriorConfig(PRIOR, sampling=sampling, num_candidates=1))
+    model = Prior(PriorConfig(PRIOR, sampling=Sampling("ddpm", 25), num_candidates=1))
     with_weights(model.network)
     model.embedding_mean.copy_(drawn("mean", 24))
     model.embedding_std.copy_(1 + drawn("deviation", 24).abs())
@@ -96,9 +96,13 @@ def test_prior():
     assert_published(prior().network(drawn("x_t", 2, 24), TIMESTEP, **condition), "prior")
 
 
-def test_guided_samples_of_the_prior():
+@pytest.mark.parametrize("scale", [4.0, 8.0])
+def test_guided_samples_of_the_prior(scale):
+    """At a scale of 4, Karlo's, and of 8, where the bound of 10 on a predicted embedding acts."""
+    model, noise = prior(), Drawn("prior noise")
     with torch.no_grad():
-        assert_published(prior().sample(TEXT, EMPTY, Drawn("prior noise")), "prior samples")
+        samples = model.sample(TEXT, EMPTY, noise, replace(model.sampling, guidance_scale=scale))
+    assert_published(samples, f"prior samples, {scale:g}")
 
 
 def decoder_condition(dropped):
