@@ -8,6 +8,7 @@ import open_clip
 from torch import nn
 
 from lightning_mav.checkpoint.models import load_model
+from lightning_mav.checkpoint.openai_clip import check_published, is_torchscript
 from lightning_mav.errors import CheckpointError, ConfigError
 from lightning_mav.networks.encoders import (
     ClipEncoder,
@@ -51,8 +52,13 @@ def _open_clip(name_and_file: str) -> nn.Module:
     if not Path(file).is_file():
         raise CheckpointError(f"{file}: no such weights for clip {name}; download them and give their path")
     _check_quick_gelu(name, Path(file), bool(config.get("quick_gelu")))
+    runs_code = is_torchscript(Path(file))
+    if runs_code:
+        check_published(name, Path(file))
     try:
-        model: nn.Module = open_clip.create_model(name, pretrained=file, pretrained_image=False, pretrained_text=False)
+        model: nn.Module = open_clip.create_model(
+            name, file, pretrained_image=False, pretrained_text=False, weights_only=not runs_code
+        )
         return model
     except Exception as error:
         first = str(error).strip().splitlines()[0]
@@ -79,7 +85,7 @@ def _published(name: str) -> dict[str, bool]:
 
 
 def _trained_with_quick_gelu(file: Path, marks: dict[str, bool]) -> bool | None:
-    """Tell how weights were trained: by open_clip's config beside them, else the longest mark in their name or path.
+    """Tell how weights were trained: by format, by open_clip's config beside them, or by the longest mark in the name.
 
     Args:
         file: Weights, or a file beside them.
@@ -88,6 +94,8 @@ def _trained_with_quick_gelu(file: Path, marks: dict[str, bool]) -> bool | None:
     Returns:
         None if nothing is known.
     """
+    if is_torchscript(file):
+        return True
     config = file.with_name("open_clip_config.json")
     if config.is_file():
         return bool(_read_json(config).get("model_cfg", {}).get("quick_gelu"))

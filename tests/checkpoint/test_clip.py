@@ -1,3 +1,5 @@
+import hashlib
+
 import open_clip
 import pytest
 import torch
@@ -81,6 +83,38 @@ def test_a_config_beside_the_weights_says_how_they_were_trained(tmp_path, tiny_o
     config.write_text("{")
     with pytest.raises(CheckpointError, match=r"open_clip_config\.json: not readable"):
         load_clip(f"open_clip:tiny:{tmp_path}/open_clip_model.safetensors")
+
+
+def save_as_openai_does(path):
+    """Write TorchScript that holds weights in half precision, and a number beside them."""
+    model = open_clip.create_model("tiny", pretrained=None)
+    root = torch.nn.Module()
+    root.register_buffer("input_resolution", torch.tensor(32))
+    for name, value in model.state_dict().items():
+        *parents, last = name.split(".")
+        module = root
+        for parent in parents:
+            if not hasattr(module, parent):
+                module.add_module(parent, torch.nn.Module())
+            module = getattr(module, parent)
+        module.register_buffer(last, value.half())
+    torch.jit.save(torch.jit.script(root), str(path))
+    return model
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning", "ignore:'torch.load' received a zip file:UserWarning")
+def test_torchscript_is_read_if_it_is_openais_own_file(tmp_path, tiny_open_clip, monkeypatch):
+    file = tmp_path / "ViT-tiny.pt"
+    model = save_as_openai_does(file)
+    with pytest.raises(CheckpointError, match="open_clip:tiny-quickgelu:"):
+        load_clip(f"open_clip:tiny:{file}")
+    with pytest.raises(CheckpointError, match="runs its code, and this is not OpenAI's"):
+        load_clip(f"open_clip:tiny-quickgelu:{file}")
+    url = f"https://openaipublic/clip/models/{hashlib.sha256(file.read_bytes()).hexdigest()}/ViT-tiny.pt"
+    published = {"openai": {"url": url, "quick_gelu": True}}
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "tiny-quickgelu", published)
+    network = load_clip(f"open_clip:tiny-quickgelu:{file}").network
+    assert torch.equal(network.text_projection, model.text_projection.half().float())
 
 
 def transformers_names(state):
