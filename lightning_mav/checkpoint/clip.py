@@ -19,7 +19,7 @@ from lightning_mav.networks.encoders import (
 )
 from lightning_mav.networks.small_clip import CONTEXT, VOCABULARY
 
-QUICK_GELU_MARKS = {"openai": True, "quickgelu": True}  # in the names of weights that were trained with it
+QUICK_GELU_MARKS = ("openai", "quickgelu")  # in the names of weights that were trained with it
 
 
 def load_clip(spec: str) -> ClipEncoder:
@@ -68,7 +68,7 @@ def _open_clip(name_and_file: str) -> nn.Module:
 def _check_quick_gelu(name: str, file: Path, quick_gelu: bool) -> None:
     """Refuse weights that were trained with the other activation: shapes match, but every output is wrong."""
     plain = name.removesuffix("-quickgelu")
-    trained_with = _trained_with_quick_gelu(file, QUICK_GELU_MARKS | _published(plain))
+    trained_with = _trained_with_quick_gelu(file, _published(plain))
     if trained_with is None or trained_with == quick_gelu:
         return
     had, has, right = ("with", "none", f"{name}-quickgelu") if trained_with else ("without", "it", plain)
@@ -84,12 +84,12 @@ def _published(name: str) -> dict[str, bool]:
     return {tag: bool(open_clip.get_pretrained_cfg(name, tag).get("quick_gelu")) for tag in tags}
 
 
-def _trained_with_quick_gelu(file: Path, marks: dict[str, bool]) -> bool | None:
+def _trained_with_quick_gelu(file: Path, published: dict[str, bool]) -> bool | None:
     """Tell how weights were trained: by format, by open_clip's config beside them, or by the longest mark in the name.
 
     Args:
         file: Weights, or a file beside them.
-        marks: Parts of the names of published weights, and whether those were trained with QuickGELU.
+        published: Tags of published weights, as names contain them, and whether those were trained with QuickGELU.
 
     Returns:
         None if nothing is known.
@@ -99,6 +99,7 @@ def _trained_with_quick_gelu(file: Path, marks: dict[str, bool]) -> bool | None:
     config = file.with_name("open_clip_config.json")
     if config.is_file():
         return bool(_read_json(config).get("model_cfg", {}).get("quick_gelu"))
+    marks = dict.fromkeys(QUICK_GELU_MARKS, True) | published
     for text in (file.name, str(file)):
         text = text.lower().replace("-", "_").replace(".", "_")  # as open_clip writes its tags
         if found := [mark for mark in marks if mark in text]:
@@ -131,7 +132,7 @@ def _transformers(folder: Path) -> ClipEncoder:
 
 def _check_hidden_act(file: Path, found: set[str]) -> None:
     """Refuse a config whose activation is not the one that its weights were trained with."""
-    trained_with = _trained_with_quick_gelu(file, QUICK_GELU_MARKS)
+    trained_with = _trained_with_quick_gelu(file, {})
     right = "quick_gelu" if trained_with else "gelu"
     if trained_with is not None and found != {right}:
         raise CheckpointError(
