@@ -151,11 +151,11 @@ def _discretised_nll(x0: Tensor, model: Gaussian) -> Tensor:
     """-log of the mass that ``model`` gives to the 8-bit level of each x_0, in nats; the end levels take the tails."""
     inverse_std = (-0.5 * model.log_variance).exp()
     offset = x0.float() - model.mean
-    # By symmetry only the distance counts inside, and both ends of the bin then lie where ndtr is precise.
-    distance = offset.abs()
-    inside = torch.special.ndtr((HALF_BIN - distance) * inverse_std)
-    inside = inside - torch.special.ndtr((-HALF_BIN - distance) * inverse_std)
-    log_mass = inside.clamp(min=1e-12).log()
-    log_mass = torch.where(x0 < -0.999, torch.special.log_ndtr((HALF_BIN + offset) * inverse_std), log_mass)
-    log_mass = torch.where(x0 > 0.999, torch.special.log_ndtr((HALF_BIN - offset) * inverse_std), log_mass)
-    return -log_mass
+    below = torch.where(x0 < -0.999, 0.0, _normal_cdf((offset - HALF_BIN) * inverse_std))
+    above = torch.where(x0 > 0.999, 1.0, _normal_cdf((offset + HALF_BIN) * inverse_std))
+    return -(above - below).clamp(min=1e-12).log()
+
+
+def _normal_cdf(z: Tensor) -> Tensor:
+    """The standard normal's, to 2e-4, by the formula that published networks were trained with (guided-diffusion)."""
+    return 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)))
