@@ -7,6 +7,7 @@ from torchmetrics.image.fid import _compute_fid
 from lightning_mav.errors import ConfigError, DataError
 from lightning_mav.metrics.frechet import (
     FrechetDistance,
+    _congruent,
     frechet_distance,
     frechet_distance_of_features,
     jackknife,
@@ -134,3 +135,11 @@ def test_what_is_wrong_is_named():
         jackknife(torch.randn(39, 3), torch.randn(39, 3))
     with pytest.raises(ConfigError, match="take 20"):
         jackknife(torch.randn(39, 3), torch.randn(39, 3), groups=1)
+
+
+@pytest.mark.parametrize("width", [3, 4, 7, 50])
+def test_the_congruent_product_in_blocks_is_the_whole_one(width):
+    generator = torch.Generator().manual_seed(0)
+    lower = torch.randn(10, 10, dtype=torch.float64, generator=generator).tril()
+    b = torch.randn(10, 10, dtype=torch.float64, generator=generator)
+    assert torch.allclose(_congruent(lower, b @ b.T, width).tril(), (lower.T @ b @ b.T @ lower).tril())
