@@ -112,7 +112,7 @@ def test_the_metric_streams():
     metric = FrechetDistance(moments_of(y))
     for part in x.split(7):
         metric.update(part)
-    assert float(metric.compute()) == pytest.approx(distance(x, y), rel=1e-12)
+    assert float(metric.compute()) == pytest.approx(distance(x, y), rel=1e-10)
     assert not metric.state_dict()
 
 
