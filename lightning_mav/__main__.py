@@ -28,7 +28,7 @@ use (plain functions):
   generate   videos from prompts, by a folder of models
   animate    a picture becomes a video, or two pictures the video between them
   convert    open weights (Karlo, also in diffusers' form) become models of this project
-  data       write the embedded moving shapes to disk
+  data       index, check and pack your own data; write the embedded moving shapes
   doctor     what is installed; which video readers and devices work
 
 Every command answers --help; --debug anywhere shows the traceback of an error.

@@ -1,4 +1,4 @@
-"""``data``: write the embedded data to disk, as files that are read like a user's own."""
+"""``data``: index, check and pack one's own data; write the embedded data to disk."""
 
 
 def moving_shapes(out: str, num_images: int = 2000, num_videos: int = 200, size: int = 64, seed: int = 0) -> None:
@@ -19,4 +19,77 @@ def moving_shapes(out: str, num_images: int = 2000, num_videos: int = 200, size:
     print(f"{num_images} images and {num_videos} videos in {out}")
 
 
-COMMANDS = {"moving_shapes": moving_shapes}
+def index(source: str, out: str, num_workers: int = 4, deadline: float = 120.0, min_frames: int = 16) -> None:
+    """Decode everything in a source once and write a manifest, by which training reads it at random.
+
+    A run that was killed goes on where it was. Bad samples are left out and listed in OUT.bad.jsonl.
+
+    Args:
+        source: Folder of tar shards (img2dataset, video2dataset) or of files, one tar, or a csv, jsonl or parquet list.
+        out: Manifest to write, .jsonl; as SOURCE/manifest.jsonl it is found when training names the folder.
+        num_workers: Processes that decode.
+        deadline: Seconds after which the decoding of one image or video is given up.
+        min_frames: Videos with fewer are left out.
+    """
+    from pathlib import Path
+
+    from lightning_mav.data.index import build
+    from lightning_mav.errors import ConfigError
+
+    if Path(out).suffix != ".jsonl":
+        raise ConfigError(f"out: a manifest ends in .jsonl, got '{out}'; write for example {out}/manifest.jsonl")
+    _check_effort(num_workers, deadline)
+    num = build(source, Path(out), num_workers, deadline, min_frames)
+    bad = f"; {num['bad']} bad, listed in {out}.bad.jsonl" if num["bad"] else ""
+    print(f"{num['image']} images ({num['uncaptioned']} without a caption) and {num['video']} videos in {out}{bad}")
+
+
+def check(source: str, num_workers: int = 4, deadline: float = 120.0, min_frames: int = 16) -> None:
+    """Decode everything again, compare it with the manifest, and name each bad sample; exit code 3 if there is one.
+
+    Args:
+        source: Manifest or a folder that holds one; or whatever can be indexed, which is then only decoded.
+        num_workers: Processes that decode.
+        deadline: Seconds after which the decoding of one image or video is given up.
+        min_frames: Videos with fewer are bad.
+    """
+    from collections import Counter
+
+    from lightning_mav.data.index import check as verdicts
+    from lightning_mav.errors import DataError
+
+    _check_effort(num_workers, deadline)
+    num: Counter[str] = Counter()
+    for bad in verdicts(source, num_workers, deadline, min_frames):
+        num["bad" if bad else "good"] += 1
+        if bad:
+            print(f"{bad.name}: {bad.reason}")
+    if num["bad"]:
+        raise DataError(f"{source}: {num['bad']} of {num.total()} samples are bad; remove or mend those named above")
+    print(f"{num['good']} samples are good")
+
+
+def pack(source: str, out: str, samples_per_shard: int = 1000) -> None:
+    """Write tar shards as img2dataset does; a run that was killed goes on where it was.
+
+    Args:
+        source: Folder, csv, jsonl or parquet list, or manifest.
+        out: Folder to write: 00000.tar and so on.
+        samples_per_shard: Samples in each shard but the last.
+    """
+    from pathlib import Path
+
+    from lightning_mav.data.packing import pack as write
+
+    samples, shards = write(source, Path(out), samples_per_shard)
+    print(f"{samples} samples in {shards} shards in {out}; next: data index --source {out} --out {out}/manifest.jsonl")
+
+
+def _check_effort(num_workers: int, deadline: float) -> None:
+    from lightning_mav.errors import ConfigError
+
+    if num_workers < 1 or deadline <= 0:
+        raise ConfigError(f"num_workers {num_workers} must be at least 1, and deadline {deadline} above 0 seconds")
+
+
+COMMANDS = {"moving_shapes": moving_shapes, "index": index, "check": check, "pack": pack}

@@ -1,0 +1,80 @@
+"""Looking into one image or video: its bytes are hashed and all of it is decoded once, as training would."""
+
+import hashlib
+import io
+from typing import Any
+
+import numpy as np
+
+from lightning_mav.data.candidates import Candidate
+from lightning_mav.data.images import decode_image
+from lightning_mav.data.manifest import Sample
+from lightning_mav.data.readers import DecordReader, PyAVReader, VideoReader, largest_stream, open_video
+from lightning_mav.data.shards import Extent
+from lightning_mav.errors import DataError
+
+PIECE = 2**20  # bytes hashed at a time
+FRAMES = 8  # decoded at a time
+
+
+def examine(candidate: Candidate) -> Sample:
+    """Return the facts of a candidate.
+
+    Raises:
+        DataError: It cannot be decoded from its first to its last frame, or its caption is no text.
+    """
+    facts = _image(candidate) if candidate.kind == "image" else _video(candidate)
+    caption, sha256 = candidate.read_caption(), sha256_of(candidate.media)
+    return Sample(candidate.name, candidate.kind, candidate.media, sha256, caption=caption, **facts)
+
+
+def examine_again(sample: Sample) -> Sample:
+    """Compare a sample with what is there now.
+
+    Raises:
+        DataError: Its bytes have changed, or decode to something else than they did.
+    """
+    if sha256_of(sample.media) != sample.sha256:
+        raise DataError(f"{sample.name}: its bytes have changed; fetch it again or run data index anew")
+    found = examine(Candidate(sample.name, sample.kind, sample.media, caption=sample.caption))
+    for fact in ("width", "height", "frames", "fps", "duration"):
+        if getattr(found, fact) != getattr(sample, fact):
+            raise DataError(
+                f"{sample.name}: {fact} is {getattr(found, fact)}, but {getattr(sample, fact)} in the manifest;"
+                " run data index anew"
+            )
+    return found
+
+
+def sha256_of(extent: Extent) -> str:
+    """Return the sha256 of bytes in a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with extent.open() as file:
+        while piece := file.read(PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _image(candidate: Candidate) -> dict[str, Any]:
+    height, width, _ = decode_image(io.BytesIO(candidate.media.read()), candidate.name).shape
+    return {"width": width, "height": height}
+
+
+def _video(candidate: Candidate) -> dict[str, Any]:
+    name, opener = candidate.name, candidate.media.open
+    reader = open_video(name, opener)
+    # PyAV also finds damage that decord covers with a picture it makes up.
+    strict = reader if isinstance(reader, PyAVReader) else PyAVReader(name, largest_stream(name, opener), opener)
+    strict.decode_all()
+    if isinstance(reader, DecordReader):
+        _decode_forwards(reader)
+    height, width = reader.frames(np.arange(1)).shape[1:3]
+    num, span = len(strict.timestamps), float(np.ptp(strict.timestamps))  # exact, where decord's are rounded
+    fps = (num - 1) / span if span else None
+    return {"width": width, "height": height, "frames": num, "fps": fps, "duration": num / fps if fps else None}
+
+
+def _decode_forwards(reader: VideoReader) -> None:
+    num = len(reader.timestamps)
+    for start in range(0, num, FRAMES):
+        reader.frames(np.arange(start, min(start + FRAMES, num)))
