@@ -6,7 +6,7 @@ reader belongs to the process that opened it, so sources open theirs inside the 
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 
@@ -204,26 +204,21 @@ class PyAVReader:
                 yield index, frame
 
 
-class _opened:
+@contextmanager
+def _opened(path: str, opener: Opener | None) -> Iterator[Any]:
     """PyAV's container as a context in which its errors name the file."""
-
-    def __init__(self, path: str, opener: Opener | None) -> None:
-        self.path, self.opener = path, opener
-
-    def __enter__(self) -> Any:
-        try:
-            # Playlists and the like must not make the library open other addresses.
-            self.container = av.open(
-                self.opener() if self.opener else self.path, options={"protocol_whitelist": "file"}
-            )
-        except av.FFmpegError as error:
-            raise DataError(f"{self.path}: cannot be read as a video ({error.strerror}); remove it") from error
-        return self.container
-
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        self.container.close()
-        if isinstance(error, av.FFmpegError):
-            raise _damaged(self.path) from error
+    container = None
+    try:
+        # Playlists and the like must not make the library open anything else, local files included.
+        with (
+            opener() if opener else open(path, "rb") as file,
+            av.open(file, options={"protocol_whitelist": "none"}) as container,
+        ):
+            yield container
+    except (av.FFmpegError, OSError) as error:
+        if container is None:
+            raise DataError(f"{path}: cannot be read as a video ({error.strerror}); remove it") from error
+        raise _damaged(path) from error
 
 
 def _stack(frames: list[NDArray[np.uint8]], path: str) -> Tensor:
