@@ -44,7 +44,9 @@ def build(source: str, out: Path, num_workers: int, deadline: float, min_frames:
     made = [parts / f"{number:06d}-{_digest(unit, min_frames)}.jsonl" for number, unit in enumerate(units)]
     with Crew(examine, num_workers, deadline) as crew, _bar(units) as bar:
         for unit, part in zip(units, made, strict=True):
-            if not part.exists():
+            if part.exists():
+                bar.update(unit.size)
+            else:
                 rows = _rows(unit, out.parent, crew, min_frames, bar)
                 write_atomically(part, lambda file, rows=rows: file.writelines(map(json_line, rows)))  # type: ignore[misc]
     counts = Counter(kind for row in _read(made) for kind in _counted(row))
