@@ -100,7 +100,7 @@ def test_only_regular_files_with_content_are_read(tmp_path):
         ("path,text,num_frames,height,width,fps", "a.mp4,a cat,16,4,4,8", "a.mp4", "a cat"),  # Open-Sora
         (
             "videoid,contentUrl,duration,page_dir,name",
-            "7,https://x/7.mp4,PT1S,0_9,a dog",
+            "7,https://x/y,PT1S,0_9,a dog",
             "0_9/7.mp4",
             "a dog",
         ),  # WebVid
