@@ -68,11 +68,7 @@ def test_decoding_that_takes_too_long_is_recorded(video_folder, tmp_path, capsys
         (("check", "--source", "x", "--deadline", "0"), 2, "deadline 0.0 above 0 seconds"),
         (("check", "--source", "https://host/00000.tar"), 3, "'https://host/00000.tar' is remote or a command"),
         (("index", "--source", "pipe:cat a.tar", "--out", "a.jsonl"), 3, "is remote or a command"),
-        (("pack", "--source", "x", "--out", "y", "--samples_per_shard", "0"), 2, "samples_per_shard: expected at least"),
-            ("pack", "--source", "x", "--out", "y", "--samples_per_shard", "0"),
-            2,
-            "samples_per_shard: expected at least 1",
-        ),
+        (("pack", "--source", "x", "--out", "y", "--samples_per_shard", "0"), 2, "samples_per_shard: expected"),
     ],
 )
 def test_wrong_arguments_are_one_line(words, code, message, capsys):
