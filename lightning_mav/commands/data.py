@@ -1,4 +1,6 @@
-"""``data``: index, check and pack one's own data; write the embedded data to disk."""
+"""``data``: index, check, pack and embed one's own data; write the embedded data to disk."""
+
+from typing import Literal
 
 
 def moving_shapes(out: str, num_images: int = 2000, num_videos: int = 200, size: int = 64, seed: int = 0) -> None:
@@ -85,6 +87,42 @@ def pack(source: str, out: str, samples_per_shard: int = 1000) -> None:
     print(f"{samples} samples in {shards} shards in {out}; next: data index --source {out} --out {out}/manifest.jsonl")
 
 
+def embed(
+    source: str,
+    clip: str,
+    out: str,
+    size: int = 224,
+    batch_size: int = 64,
+    samples_per_shard: int = 10_000,
+    num_workers: int = 4,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+) -> None:
+    """Encode captioned images by CLIP once, for the prior; a run that was killed goes on where it was.
+
+    Args:
+        source: Captioned images: folder, list or manifest.
+        clip: The frozen CLIP, as data.clip in a configuration.
+        out: Folder to write; name it as data.source of the prior.
+        size: Height and width of the images that CLIP gets.
+        batch_size: Images encoded at once.
+        samples_per_shard: Samples in each file.
+        num_workers: Processes that read images.
+        device: Where to compute; auto takes a GPU if there is one.
+    """
+    from pathlib import Path
+
+    import torch
+
+    from lightning_mav.checkpoint.clip import load_clip
+    from lightning_mav.embedding import embed as write
+    from lightning_mav.generation import check_positive
+
+    check_positive(size=size, batch_size=batch_size, samples_per_shard=samples_per_shard)
+    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    record = write(source, load_clip(clip), Path(out), size, batch_size, samples_per_shard, num_workers, chosen)
+    print(f"{record.train} training and {record.val} held-out pairs; train the prior with --data.source {out}")
+
+
 def _check_effort(num_workers: int, deadline: float) -> None:
     from lightning_mav.errors import ConfigError
 
@@ -92,4 +130,4 @@ def _check_effort(num_workers: int, deadline: float) -> None:
         raise ConfigError(f"num_workers {num_workers} must be at least 1, and deadline {deadline} above 0 seconds")
 
 
-COMMANDS = {"moving_shapes": moving_shapes, "index": index, "check": check, "pack": pack}
+COMMANDS = {"moving_shapes": moving_shapes, "index": index, "check": check, "pack": pack, "embed": embed}
