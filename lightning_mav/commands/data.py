@@ -53,7 +53,7 @@ def check(source: str, num_workers: int = 4, deadline: float = 120.0, min_frames
         source: Manifest or a folder that holds one; or whatever can be indexed, which is then only decoded.
         num_workers: Processes that decode.
         deadline: Seconds after which the decoding of one image or video is given up.
-        min_frames: Videos with fewer are bad.
+        min_frames: Videos with fewer are bad, where there is no manifest.
     """
     from collections import Counter
 
@@ -65,7 +65,7 @@ def check(source: str, num_workers: int = 4, deadline: float = 120.0, min_frames
     for bad in verdicts(source, num_workers, deadline, min_frames):
         num["bad" if bad else "good"] += 1
         if bad:
-            print(f"{bad.name}: {bad.reason}")
+            print(_printable(f"{bad.name}: {bad.reason}"))
     if num["bad"]:
         raise DataError(f"{source}: {num['bad']} of {num.total()} samples are bad; remove or mend those named above")
     print(f"{num['good']} samples are good")
@@ -121,6 +121,11 @@ def embed(
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     record = write(source, load_clip(clip), Path(out), size, batch_size, samples_per_shard, num_workers, chosen)
     print(f"{record.train} training and {record.val} held-out pairs; train the prior with --data.source {out}")
+
+
+def _printable(text: str) -> str:
+    """Return a text without the control characters and broken letters that a foreign file's name can hold."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def _check_effort(num_workers: int, deadline: float) -> None:

@@ -86,7 +86,7 @@ class Crew(Generic[Task, Result]):
 
     def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_serve, args=(theirs, self._work), daemon=True)
+        process = self._context.Process(target=_serve, args=(theirs, self._work, self._deadline), daemon=True)
         process.start()
         theirs.close()
         try:
@@ -114,14 +114,22 @@ def _signal_name(code: int | None) -> str:
     return signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
 
 
-def _serve(connection: Connection, work: Callable[[Any], Any]) -> None:
+def _serve(connection: Connection, work: Callable[[Any], Any], deadline: float) -> None:
     """Answer tasks until the other end is closed, as it is when the process that gives them is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one that gives the tasks is told too, and ends this one
     with suppress(EOFError, OSError):
         connection.send("ready")
         while True:
             task = connection.recv()
+            _end_after(2 * deadline)
             connection.send(_attempt(work, task))
+            _end_after(0)
+
+
+def _end_after(seconds: float) -> None:
+    """Let the system end this process in time, should it hang when nobody is left to kill it; 0 takes that back."""
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def _attempt(work: Callable[[Any], Any], task: Any) -> Any:

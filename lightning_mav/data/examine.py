@@ -69,9 +69,9 @@ def _video(candidate: Candidate) -> dict[str, Any]:
     if isinstance(reader, DecordReader):
         _decode_forwards(reader)
     height, width = reader.frames(np.arange(1)).shape[1:3]
-    num, span = len(strict.timestamps), float(np.ptp(strict.timestamps))  # exact, where decord's are rounded
-    fps = (num - 1) / span if span else None
-    return {"width": width, "height": height, "frames": num, "fps": fps, "duration": num / fps if fps else None}
+    num, span = len(reader.timestamps), float(np.ptp(reader.timestamps))
+    rate = {"fps": round((num - 1) / span, 3), "duration": round(span * num / (num - 1), 3)} if span else {}
+    return {"width": width, "height": height, "frames": num, **rate}
 
 
 def _decode_forwards(reader: VideoReader) -> None:

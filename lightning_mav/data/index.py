@@ -117,7 +117,7 @@ def check(source: str, num_workers: int, deadline: float, min_frames: int) -> It
         source: A manifest, a folder that holds one, or what ``build`` takes.
         num_workers: Processes that decode.
         deadline: Seconds after which the decoding of one image or video is given up.
-        min_frames: Videos with fewer are bad.
+        min_frames: Videos with fewer are bad, where there is no manifest.
 
     Yields:
         For each sample, what is wrong with it, or None.
@@ -127,7 +127,7 @@ def check(source: str, num_workers: int, deadline: float, min_frames: int) -> It
         with Crew(examine_again, num_workers, deadline) as again, tqdm(total=len(samples), desc="checking") as bar:
             for start in range(0, len(samples), AT_ONCE):
                 known = [samples[i] for i in range(start, min(start + AT_ONCE, len(samples)))]
-                yield from _verdicts(again, known, min_frames, bar)
+                yield from _verdicts(again, known, 0, bar)
         return
     units = units_of(source)
     with Crew(examine, num_workers, deadline) as crew, tqdm(desc="checking") as bar:

@@ -42,7 +42,7 @@ class Sample:
         caption: None where there is none.
         frames: Of a video.
         fps: Mean rate of a video by its timestamps, in frames per second; None for a single frame.
-        duration: Of a video, in seconds.
+        duration: Of a video, in seconds; None for a single frame.
     """
 
     name: str

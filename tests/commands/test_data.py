@@ -74,3 +74,10 @@ def test_decoding_that_takes_too_long_is_recorded(video_folder, tmp_path, capsys
 def test_wrong_arguments_are_one_line(words, code, message, capsys):
     assert data(*words) == code
     assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_names_from_elsewhere_cannot_command_the_terminal(tmp_path, capsys, image_folder):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(image_folder / "a.jpg", "../\x1b[2J\udcff猫.jpg")
+    assert data("check", "--source", tmp_path / "a.tar") == 3
+    assert capsys.readouterr().out == "a.tar/../\\x1b[2J\\udcff猫.jpg: its path leaves the shard\n"

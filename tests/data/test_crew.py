@@ -4,8 +4,11 @@ import math
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from multiprocessing import forkserver
+from pathlib import Path
 
 import pytest
 
@@ -54,3 +57,34 @@ def test_no_process_outlives_the_crew():
         processes = [worker.process for worker in crew._idle]
         assert processes and all(process.is_alive() for process in processes)
     assert not any(process.is_alive() for process in processes)
+
+
+HANGING = """
+import time
+from lightning_mav.data.crew import Crew
+if __name__ == "__main__":
+    with Crew(time.sleep, 2, 1.0) as crew:
+        crew._give(0, 3600)
+        print(*[worker.process.pid for worker in crew._busy.values()], flush=True)
+        time.sleep(3600)
+"""
+
+
+def test_a_hanging_process_does_not_outlive_for_long_the_one_that_was_killed():
+    root = Path(__file__).parents[2]
+    parent = subprocess.Popen([sys.executable, "-c", HANGING], cwd=root, stdout=subprocess.PIPE)
+    worker = int(parent.stdout.readline())
+    parent.kill()
+    parent.communicate()
+    until = time.monotonic() + 20
+    while alive(worker) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not alive(worker)
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
