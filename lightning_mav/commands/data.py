@@ -1,4 +1,4 @@
-"""``data``: index, check, pack and embed one's own data; write the embedded data to disk."""
+"""``data``: index, check, pack, prepare and embed one's own data; write the embedded data to disk."""
 
 from typing import Literal
 
@@ -82,9 +82,46 @@ def pack(source: str, out: str, samples_per_shard: int = 1000) -> None:
     from pathlib import Path
 
     from lightning_mav.data.packing import pack as write
+    from lightning_mav.generation import check_positive
 
+    check_positive(samples_per_shard=samples_per_shard)
     samples, shards = write(source, Path(out), samples_per_shard)
     print(f"{samples} samples in {shards} shards in {out}; next: data index --source {out} --out {out}/manifest.jsonl")
+
+
+def prepare(
+    source: str,
+    out: str,
+    size: int = 256,
+    gop: int = 12,
+    crf: int = 18,
+    samples_per_shard: int = 250,
+    num_workers: int = 4,
+    deadline: float = 600.0,
+) -> None:
+    """Encode videos anew, small and without sound, into tar shards; a run that was killed goes on where it was.
+
+    Args:
+        source: Folder, csv, jsonl or parquet list, or manifest; images are passed over.
+        out: Folder to write: 00000.tar and so on, each with a 00000.bad.jsonl if some of its videos are bad.
+        size: Short side in pixels; smaller videos keep theirs.
+        gop: Frames from one key frame to the next.
+        crf: Quality, 0 lossless, 23 the encoder's default.
+        samples_per_shard: Videos for each shard; as many are held in memory.
+        num_workers: Processes that encode.
+        deadline: Seconds after which the encoding of one video is given up.
+    """
+    from pathlib import Path
+
+    from lightning_mav.data.transcoding import Transcoder
+    from lightning_mav.data.transcoding import prepare as write
+    from lightning_mav.generation import check_positive
+
+    check_positive(size=size, gop=gop, samples_per_shard=samples_per_shard)
+    _check_effort(num_workers, deadline)
+    num = write(source, Path(out), Transcoder(size, gop, crf), samples_per_shard, num_workers, deadline)
+    bad = f"; {num['bad']} bad, listed in {out}/*.bad.jsonl" if num["bad"] else ""
+    print(f"{num['good']} videos in {out}{bad}; next: data index --source {out} --out {out}/manifest.jsonl")
 
 
 def embed(
@@ -135,4 +172,11 @@ def _check_effort(num_workers: int, deadline: float) -> None:
         raise ConfigError(f"num_workers {num_workers} must be at least 1, and deadline {deadline} above 0 seconds")
 
 
-COMMANDS = {"moving_shapes": moving_shapes, "index": index, "check": check, "pack": pack, "embed": embed}
+COMMANDS = {
+    "moving_shapes": moving_shapes,
+    "index": index,
+    "check": check,
+    "pack": pack,
+    "prepare": prepare,
+    "embed": embed,
+}

@@ -9,12 +9,11 @@ import numpy as np
 from lightning_mav.data.candidates import Candidate
 from lightning_mav.data.images import decode_image
 from lightning_mav.data.manifest import Sample
-from lightning_mav.data.readers import DecordReader, PyAVReader, VideoReader, largest_stream, open_video
+from lightning_mav.data.readers import DecordReader, PyAVReader, largest_stream, open_video
 from lightning_mav.data.shards import Extent
 from lightning_mav.errors import DataError
 
 PIECE = 2**20  # bytes hashed at a time
-FRAMES = 8  # decoded at a time
 
 
 def examine(candidate: Candidate) -> Sample:
@@ -61,20 +60,20 @@ def _image(candidate: Candidate) -> dict[str, Any]:
 
 
 def _video(candidate: Candidate) -> dict[str, Any]:
-    name, opener = candidate.name, candidate.media.open
-    reader = open_video(name, opener)
-    # PyAV also finds damage that decord covers with a picture it makes up.
-    strict = reader if isinstance(reader, PyAVReader) else PyAVReader(name, largest_stream(name, opener), opener)
-    strict.decode_all()
+    reader = open_video(candidate.name, candidate.media.open)
+    (height, width, _), *others = {frame.shape for frame in reader.all_frames()}
+    if others:
+        raise DataError(f"{candidate.name}: its frames change size; encode it again at one size")
     if isinstance(reader, DecordReader):
-        _decode_forwards(reader)
-    height, width = reader.frames(np.arange(1)).shape[1:3]
+        _require_sound(candidate)
     num, span = len(reader.timestamps), float(np.ptp(reader.timestamps))
     rate = {"fps": round((num - 1) / span, 3), "duration": round(span * num / (num - 1), 3)} if span else {}
     return {"width": width, "height": height, "frames": num, **rate}
 
 
-def _decode_forwards(reader: VideoReader) -> None:
-    num = len(reader.timestamps)
-    for start in range(0, num, FRAMES):
-        reader.frames(np.arange(start, min(start + FRAMES, num)))
+def _require_sound(candidate: Candidate) -> None:
+    """Decode with PyAV too, which also finds damage that decord covers with a picture it makes up."""
+    opener = candidate.media.open
+    reader = PyAVReader(candidate.name, largest_stream(candidate.name, opener), opener)
+    for _ in reader.all_frames():
+        pass

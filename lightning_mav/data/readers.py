@@ -53,7 +53,7 @@ class Stream:
     frames: int
 
 
-def open_video(path: str, opener: Opener | None = None) -> VideoReader:
+def open_video(path: str, opener: Opener | None = None) -> "DecordReader | PyAVReader":
     """Open a video with the first reader that can.
 
     Args:
@@ -123,6 +123,19 @@ class DecordReader:
         except (self._decord.DECORDError, RuntimeError) as error:
             raise _damaged(self.name) from error
 
+    def all_frames(self) -> Iterator[NDArray[np.uint8]]:
+        """Yield every frame in turn, uint8 (H, W, 3), upright.
+
+        Raises:
+            DataError: some cannot be decoded.
+        """
+        self._rewind()
+        try:
+            for _ in range(len(self.timestamps)):
+                yield self._next().asnumpy()
+        except (self._decord.DECORDError, RuntimeError, StopIteration) as error:
+            raise _damaged(self.name) from error
+
     def _rewind(self) -> None:
         file = self.name if self._opener is None else self._small(self._opener())
         self._video = self._decord.VideoReader(file, num_threads=1)
@@ -168,13 +181,15 @@ class PyAVReader:
                 return self._collect(wanted, first)
         return self._collect(wanted, 0)
 
-    def decode_all(self) -> None:
-        """Decode every frame once, without keeping any.
+    def all_frames(self) -> Iterator[NDArray[np.uint8]]:
+        """Yield every frame in turn, uint8 (H, W, 3), upright.
 
         Raises:
             DataError: some cannot be decoded.
         """
-        num = sum(1 for _ in self._decode(0))
+        num = 0
+        for num, (_, frame) in enumerate(self._decode(0), 1):
+            yield _upright(frame)
         if num < len(self.timestamps):
             raise _damaged(self.name)
 
@@ -182,7 +197,7 @@ class PyAVReader:
         found: list[NDArray[np.uint8]] = []
         for index, frame in self._decode(seek):
             if index in wanted:
-                found.append(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))
+                found.append(_upright(frame))
             if len(found) == len(wanted):
                 return _stack(found, self.name)
         raise _damaged(self.name)
@@ -219,6 +234,10 @@ def _opened(path: str, opener: Opener | None) -> Iterator[Any]:
         if container is None:
             raise DataError(f"{path}: cannot be read as a video ({error.strerror}); remove it") from error
         raise _damaged(path) from error
+
+
+def _upright(frame: Any) -> NDArray[np.uint8]:
+    return np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
 
 
 def _stack(frames: list[NDArray[np.uint8]], path: str) -> Tensor:
