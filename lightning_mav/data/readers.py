@@ -187,10 +187,11 @@ class PyAVReader:
         Raises:
             DataError: some cannot be decoded.
         """
-        num = 0
-        for num, (_, frame) in enumerate(self._decode(0), 1):
+        missing = len(self.timestamps)
+        for _, frame in self._decode(0):
+            missing -= 1
             yield _upright(frame)
-        if num < len(self.timestamps):
+        if missing > 0:
             raise _damaged(self.name)
 
     def _collect(self, wanted: set[int], seek: int) -> Tensor:
