@@ -11,7 +11,7 @@ import os
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -121,7 +121,7 @@ class Samples:
         try:
             return Sample.from_row(json.loads(line), Path(self.manifest).parent)
         except (ValueError, TypeError, KeyError) as error:
-            raise _wrong(self.manifest, f"the line at byte {self.offsets[index]}") from error
+            raise _wrong(self.manifest, f"the line at byte {self.offsets[index]} is wrong") from error
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[i] for i in range(len(self)))
@@ -153,6 +153,15 @@ def read_manifest(manifest: str, kind: Kind | None = None, split: Split | None =
         DataError: A line is wrong, lines are missing, or no sample is of this kind.
     """
     require_regular_file(manifest)
+    offsets, hashes = _lines(manifest, kind, os.stat(manifest).st_mtime_ns)
+    if not len(offsets):
+        raise DataError(f"{manifest}: holds no {kind or 'sample'}; index a source that has some")
+    return Samples(manifest, offsets if split is None else offsets[in_split(hashes, split)])
+
+
+@lru_cache(maxsize=4)  # training opens both splits
+def _lines(manifest: str, kind: Kind | None, written: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return where the lines of a kind begin and the hashes of their names, (N,) each."""
     offsets, hashes, num = array("q"), array("q"), 0
     with open(manifest, "rb") as file:
         head = _head(file.readline())
@@ -164,14 +173,11 @@ def read_manifest(manifest: str, kind: Kind | None = None, split: Split | None =
                     offsets.append(offset)
                     hashes.append(name_hash(row["name"]))
             except (ValueError, TypeError, KeyError, AttributeError) as error:
-                raise _wrong(manifest, f"line {num + 1}") from error
+                raise _wrong(manifest, f"line {num + 1} is wrong") from error
             offset += len(line)
     if head is None or num != head["samples"]:
-        raise _wrong(manifest, f"it holds {num} samples, but not as many as were indexed")
-    if not offsets:
-        raise DataError(f"{manifest}: holds no {kind or 'sample'}; index a source that has some")
-    chosen = np.ones(len(offsets), bool) if split is None else in_split(np.array(hashes), split)
-    return Samples(manifest, np.array(offsets)[chosen])
+        raise _wrong(manifest, f"holds {num} samples, but not as many were indexed")
+    return np.array(offsets), np.array(hashes)
 
 
 def head_line(num_samples: int) -> bytes:
@@ -192,5 +198,5 @@ def _head(line: bytes) -> dict[str, Any] | None:
     return head if isinstance(head, dict) and {"manifest", "samples"} <= head.keys() else None
 
 
-def _wrong(manifest: str, where: str) -> DataError:
-    return DataError(f"{manifest}: {where} is wrong; copy it again or run data index anew")
+def _wrong(manifest: str, fault: str) -> DataError:
+    return DataError(f"{manifest}: {fault}; copy it again or run data index anew")
