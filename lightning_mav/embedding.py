@@ -1,6 +1,6 @@
 """Captioned images become CLIP embeddings on disk, so that the prior need not encode each image in every epoch."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from lightning_mav.networks.encoders import ClipEncoder
 from lightning_mav.stages.clip import CaptionedImages
 
 SPLITS: tuple[Split, ...] = ("train", "val")
+Encoded = tuple[Tensor, Tensor, list[str]]  # embeddings (n, D) of images and of texts, and the texts
 
 
 def embed(
@@ -52,9 +53,10 @@ def embed(
         parts = {out / name: part for name, part in record.shards(split).items() if not (out / name).exists()}
         batches = {path: _batches(part, batch_size) for path, part in parts.items()}
         loader = _loader(images, [batch for part in batches.values() for batch in part], num_workers)
-        encoded = (_encode(batch, clip, device) for batch in tqdm(loader, desc=f"embedding {split}", unit="batch"))
-        for path, part in batches.items():
-            write_embeddings(path, *_joined(islice(encoded, len(part))))
+        with tqdm(total=sum(map(len, parts.values())), desc=f"embedding {split}", unit="image") as bar:
+            encoded = _encoded(loader, clip, device, bar)
+            for path, part in batches.items():
+                write_embeddings(path, *_joined(islice(encoded, len(part))))
     return record
 
 
@@ -69,11 +71,14 @@ def _loader(images: CaptionedImages, batches: Any, num_workers: int) -> DataLoad
     return DataLoader(images, batch_sampler=batches, num_workers=num_workers, **workers)
 
 
-def _encode(batch: dict[str, Any], clip: ClipEncoder, device: str) -> tuple[Tensor, Tensor, list[str]]:
-    image = clip.encode_image(batch["image"].to(device))
-    return image.cpu(), clip.encode_text(batch["caption"]).embedding.cpu(), batch["caption"]
+def _encoded(loader: DataLoader[dict[str, Any]], clip: ClipEncoder, device: str, bar: Any) -> Iterator[Encoded]:
+    for batch in loader:
+        image = clip.encode_image(batch["image"].to(device))
+        text = clip.encode_text(batch["caption"]).embedding
+        bar.update(len(image))
+        yield image.cpu(), text.cpu(), batch["caption"]
 
 
-def _joined(parts: Iterable[tuple[Tensor, Tensor, list[str]]]) -> tuple[Tensor, Tensor, list[str]]:
+def _joined(parts: Iterable[Encoded]) -> Encoded:
     image, text, captions = zip(*parts, strict=True)
     return torch.cat(image), torch.cat(text), list(chain(*captions))

@@ -42,8 +42,10 @@ class Extent:
         Raises:
             DataError: The file is missing, or ends before them.
         """
-        with self.open() as file:
-            return file.read()
+        self._require()
+        with open(self.file, "rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
 
     def open(self) -> BinaryIO:
         """Return a file object that sees these bytes only.
@@ -51,10 +53,13 @@ class Extent:
         Raises:
             DataError: The file is missing, or ends before them.
         """
+        self._require()
+        return io.BufferedReader(_Window(self))  # type: ignore[type-var]  # the base class has the rest
+
+    def _require(self) -> None:
         require_regular_file(self.file)
         if os.path.getsize(self.file) < self.offset + self.size:
             raise DataError(f"{self.file}: ends before byte {self.offset + self.size}; fetch it again or index it anew")
-        return io.BufferedReader(_Window(self))  # type: ignore[type-var]  # the base class has the rest
 
 
 class _Window(io.RawIOBase):
