@@ -50,28 +50,8 @@ def test_key_frames_come_often_and_the_bytes_depend_on_nothing_else(video_folder
     assert keys[0] == 0 and max(np.diff(keys)) <= 6 and len(keys) >= 10
 
 
-class InThisProcess:
-    """A crew that is none, for speed."""
-
-    def __init__(self, work, num, deadline):
-        self.work = work
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        pass
-
-    def map(self, tasks):
-        for number, task in enumerate(tasks):
-            try:
-                yield number, self.work(task)
-            except DataError as error:
-                yield number, error
-
-
-def test_a_source_becomes_shards_without_its_bad_videos_and_a_killed_run_goes_on(video_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(transcoding, "Crew", InThisProcess)
+def test_a_source_becomes_shards_and_a_killed_run_goes_on(video_folder, tmp_path, monkeypatch, crew_in_this_process):
+    monkeypatch.setattr(transcoding, "Crew", crew_in_this_process)
     (tmp_path / "bad.mp4").write_text("no video " * 100)
     rows = [{"path": str(path), "text": path.name} for path in (*sorted(video_folder.iterdir()), tmp_path / "bad.mp4")]
     (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, rows)))
