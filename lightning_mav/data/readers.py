@@ -76,7 +76,8 @@ def open_video(path: str, opener: Opener | None = None) -> "DecordReader | PyAVR
 def largest_stream(path: str, opener: Opener | None = None) -> Stream:
     """Return the video stream with the most pixels, the first of equals."""
     with _opened(path, opener) as container:
-        streams = [Stream(i, s.width, s.height, s.frames) for i, s in enumerate(container.streams.video)]
+        known = [(i, s) for i, s in enumerate(container.streams.video) if s.codec_context]  # of a codec that is known
+        streams = [Stream(i, s.width, s.height, s.frames) for i, s in known]
     if not streams:
         raise DataError(f"{path}: no video stream; remove it from the data")
     largest = max(streams, key=lambda stream: stream.width * stream.height)
@@ -228,7 +229,7 @@ def _opened(path: str, opener: Opener | None) -> Iterator[Any]:
         # Playlists and the like must not make the library open anything else, local files included.
         with (
             opener() if opener else open(path, "rb") as file,
-            av.open(file, options={"protocol_whitelist": "none"}) as container,
+            av.open(file, options={"protocol_whitelist": "none"}, metadata_errors="replace") as container,
         ):
             yield container
     except (av.FFmpegError, OSError) as error:

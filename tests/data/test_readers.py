@@ -206,3 +206,18 @@ def test_what_is_too_large_for_decord_is_read_in_place(video_folder, monkeypatch
     opener = partial(open, video_folder / "a.mp4", "rb")
     video = open_video("inside", opener)
     assert isinstance(video, PyAVReader) and numbers(video.frames(np.array([7]))) == [7]
+
+
+def test_a_title_that_is_no_text_and_a_codec_nobody_knows(tmp_path):
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        container.metadata["title"] = "a title of its own"
+        stream = container.add_stream("libx264", 8)
+        stream.height, stream.width = 32, 32
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")))
+        container.mux(stream.encode())
+    whole = (tmp_path / "a.mp4").read_bytes()
+    (tmp_path / "title.mp4").write_bytes(whole.replace(b"a title of its own", b"a title \xff\xfe\xe9 its own"))
+    assert len(open_video(str(tmp_path / "title.mp4")).timestamps) == 1
+    (tmp_path / "codec.mp4").write_bytes(whole.replace(b"avc1", b"zzzz").replace(b"avcC", b"zzzC"))
+    with pytest.raises(DataError, match=r"codec\.mp4: no video stream"):
+        open_video(str(tmp_path / "codec.mp4"))
