@@ -5,6 +5,7 @@ A unit is a shard, or some files of a folder or list; what is made of it is fini
 
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -16,7 +17,8 @@ from lightning_mav.data.manifest import Kind, manifest_of, read_manifest
 from lightning_mav.data.shards import Bad, Extent, Member, scan
 from lightning_mav.errors import DataError
 
-SHARD = ".tar"
+ARCHIVES = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst")  # the compressed ones are found so that they can be refused
+SHARD = re.compile(r"\.(tar(\.\w+)?|tgz)$", re.IGNORECASE)
 FILES_PER_UNIT = 1000
 KINDS: dict[str, Kind] = {
     **dict.fromkeys(images.EXTENSIONS, "image"),
@@ -164,11 +166,14 @@ def units_of(source: str) -> list[Unit]:
     Raises:
         DataError: Nothing is there, or a row of the list is wrong.
     """
-    if Path(source).suffix.lower() == SHARD and Path(source).is_file():
+    if SHARD.search(source) and Path(source).is_file():
         return [Shard(source, os.path.basename(source))]
-    entries = list_entries(source, (SHARD, *KINDS))
-    shards: list[Unit] = [Shard(entry.path, entry.name) for entry in entries if _suffix(entry.path) == SHARD]
-    files = [entry for entry in entries if _suffix(entry.path) != SHARD]
+    entries = list_entries(source, (*ARCHIVES, *KINDS))
+    shards: list[Unit] = [Shard(entry.path, entry.name) for entry in entries if SHARD.search(entry.path)]
+    searched = Path(source).is_dir()  # what a list names is wanted, whatever it is
+    files = [e for e in entries if not SHARD.search(e.path) and (_kind(e.path) or not searched)]
+    if not shards and not files:
+        raise DataError(f"{source}: holds neither images, videos nor tar shards; name a folder or list that does")
     return [*shards, *(Files(files[i : i + FILES_PER_UNIT]) for i in range(0, len(files), FILES_PER_UNIT))]
 
 

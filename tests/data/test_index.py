@@ -1,5 +1,6 @@
 """An index finds what decoding finds, training reads the same through it, and a killed run ends in the same bytes."""
 
+import gzip
 import io
 import json
 import os
@@ -117,6 +118,8 @@ def test_what_is_bad_is_listed_with_its_name_and_the_rest_is_used(tmp_path):
         add(tar, "model.pth", b"cos\nsystem\n(S'touch /tmp/owned'\ntR.")
         add(tar, "list.mp4", b"ffconcat version 1.0\nfile short.mp4\n")
         add(tar, "._good.png", b"left by a Mac")
+    (tmp_path / "b.tar.gz").write_bytes(gzip.compress((tmp_path / "a.tar").read_bytes()))
+    (tmp_path / "notes.json.gz").write_bytes(b"of no interest")
     (tmp_path / "cut.tar").write_bytes((tmp_path / "a.tar").read_bytes()[:700])
     counts, bad = indexed(tmp_path, tmp_path / "manifest.jsonl")
     assert counts["image"] == 2 and counts["video"] == 0
@@ -127,6 +130,7 @@ def test_what_is_bad_is_listed_with_its_name_and_the_rest_is_used(tmp_path):
         "a.tar/model.pth": "pickle",
         "a.tar/list.mp4": "cannot be read as a video",
         "cut.tar": "cut short",
+        "b.tar.gz": "compressed by gzip",
         "short.mp4": "15 frames, fewer than the 16",
         "text.mp4": "cannot be read as a video",
         "zero.jpg": "empty file",
