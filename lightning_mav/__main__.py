@@ -31,9 +31,9 @@ train (LightningCLI, configured by configs/*.yaml):
 use (plain functions):
   generate   videos from prompts, by a folder of models
   animate    a picture becomes a video, or two pictures the video between them
-  convert    open weights (Karlo, also in diffusers' form) become models of this project
+  convert    open weights (Karlo, also in diffusers' form, GLIDE, ADM) become models of this project
   export     trained models become folders to share: safetensors, json and a model card; also in diffusers' form
-  data       write the embedded moving shapes to disk
+  data       index, check, pack, prepare and embed your own data; write the embedded moving shapes
   doctor     what is installed; which video readers and devices work
 
 Every command answers --help; --debug anywhere shows the traceback of an error.

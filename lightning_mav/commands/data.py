@@ -1,4 +1,6 @@
-"""``data``: write the embedded data to disk, as files that are read like a user's own."""
+"""``data``: index, check, pack, prepare and embed one's own data; write the embedded data to disk."""
+
+from typing import Literal
 
 
 def moving_shapes(out: str, num_images: int = 2000, num_videos: int = 200, size: int = 64, seed: int = 0) -> None:
@@ -19,4 +21,162 @@ def moving_shapes(out: str, num_images: int = 2000, num_videos: int = 200, size:
     print(f"{num_images} images and {num_videos} videos in {out}")
 
 
-COMMANDS = {"moving_shapes": moving_shapes}
+def index(source: str, out: str, num_workers: int = 4, deadline: float = 120.0, min_frames: int = 16) -> None:
+    """Decode everything in a source once and write a manifest, by which training reads it at random.
+
+    A run that was killed goes on where it was. Bad samples are left out and listed in OUT.bad.jsonl.
+
+    Args:
+        source: Folder of tar shards (img2dataset, video2dataset) or of files, one tar, or a csv, jsonl or parquet list.
+        out: Manifest to write, .jsonl; as SOURCE/manifest.jsonl it is found when training names the folder.
+        num_workers: Processes that decode.
+        deadline: Seconds after which the decoding of one image or video is given up.
+        min_frames: Videos with fewer are left out.
+    """
+    from pathlib import Path
+
+    from lightning_mav.data.index import build
+    from lightning_mav.errors import ConfigError
+
+    if Path(out).suffix != ".jsonl":
+        raise ConfigError(f"out: a manifest ends in .jsonl, got '{out}'; write for example {out}/manifest.jsonl")
+    _check_effort(num_workers, deadline)
+    num = build(source, Path(out), num_workers, deadline, min_frames)
+    bad = f"; {num['bad']} bad, listed in {out}.bad.jsonl" if num["bad"] else ""
+    print(f"{num['image']} images ({num['uncaptioned']} without a caption) and {num['video']} videos in {out}{bad}")
+
+
+def check(source: str, num_workers: int = 4, deadline: float = 120.0, min_frames: int = 16) -> None:
+    """Decode everything again, compare it with the manifest, and name each bad sample; exit code 3 if there is one.
+
+    Args:
+        source: Manifest or a folder that holds one; or whatever can be indexed, which is then only decoded.
+        num_workers: Processes that decode.
+        deadline: Seconds after which the decoding of one image or video is given up.
+        min_frames: Videos with fewer are bad, where there is no manifest.
+    """
+    from collections import Counter
+
+    from lightning_mav.data.index import check as verdicts
+    from lightning_mav.errors import DataError
+
+    _check_effort(num_workers, deadline)
+    num: Counter[str] = Counter()
+    for bad in verdicts(source, num_workers, deadline, min_frames):
+        num["bad" if bad else "good"] += 1
+        if bad:
+            print(_printable(f"{bad.name}: {bad.reason}"))
+    if num["bad"]:
+        raise DataError(f"{source}: {num['bad']} of {num.total()} samples are bad; remove or mend those named above")
+    print(f"{num['good']} samples are good")
+
+
+def pack(source: str, out: str, samples_per_shard: int = 1000) -> None:
+    """Write tar shards as img2dataset does; a run that was killed goes on where it was.
+
+    Args:
+        source: Folder, csv, jsonl or parquet list, or manifest.
+        out: Folder to write: 00000.tar and so on.
+        samples_per_shard: Samples in each shard but the last.
+    """
+    from pathlib import Path
+
+    from lightning_mav.data.packing import pack as write
+    from lightning_mav.generation import check_positive
+
+    check_positive(samples_per_shard=samples_per_shard)
+    samples, shards = write(source, Path(out), samples_per_shard)
+    print(f"{samples} samples in {shards} shards in {out}; next: data index --source {out} --out {out}/manifest.jsonl")
+
+
+def prepare(
+    source: str,
+    out: str,
+    size: int = 256,
+    gop: int = 12,
+    crf: int = 18,
+    samples_per_shard: int = 250,
+    num_workers: int = 4,
+    deadline: float = 600.0,
+) -> None:
+    """Encode videos anew, small and without sound, into tar shards; a run that was killed goes on where it was.
+
+    Args:
+        source: Folder, csv, jsonl or parquet list, or manifest; images are passed over.
+        out: Folder to write: 00000.tar and so on, each with a 00000.bad.jsonl if some of its videos are bad.
+        size: Short side in pixels; smaller videos keep theirs.
+        gop: Frames from one key frame to the next.
+        crf: Quality, 0 lossless, 23 the encoder's default.
+        samples_per_shard: Videos for each shard; as many are held in memory.
+        num_workers: Processes that encode.
+        deadline: Seconds after which the encoding of one video is given up.
+    """
+    from pathlib import Path
+
+    from lightning_mav.data.transcoding import Transcoder
+    from lightning_mav.data.transcoding import prepare as write
+    from lightning_mav.generation import check_positive
+
+    check_positive(size=size, gop=gop, samples_per_shard=samples_per_shard)
+    _check_effort(num_workers, deadline)
+    num = write(source, Path(out), Transcoder(size, gop, crf), samples_per_shard, num_workers, deadline)
+    bad = f"; {num['bad']} bad, listed in {out}/*.bad.jsonl" if num["bad"] else ""
+    print(f"{num['good']} videos in {out}{bad}; next: data index --source {out} --out {out}/manifest.jsonl")
+
+
+def embed(
+    source: str,
+    clip: str,
+    out: str,
+    size: int = 224,
+    batch_size: int = 64,
+    samples_per_shard: int = 10_000,
+    num_workers: int = 4,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+) -> None:
+    """Encode captioned images by CLIP once, for the prior; a run that was killed goes on where it was.
+
+    Args:
+        source: Captioned images: folder, list or manifest.
+        clip: The frozen CLIP, as data.clip in a configuration.
+        out: Folder to write; name it as data.source of the prior.
+        size: Height and width of the images that CLIP gets.
+        batch_size: Images encoded at once.
+        samples_per_shard: Samples in each file.
+        num_workers: Processes that read images.
+        device: Where to compute; auto takes a GPU if there is one.
+    """
+    from pathlib import Path
+
+    import torch
+
+    from lightning_mav.checkpoint.clip import load_clip
+    from lightning_mav.embedding import embed as write
+    from lightning_mav.generation import check_positive
+
+    check_positive(size=size, batch_size=batch_size, samples_per_shard=samples_per_shard)
+    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    record = write(source, load_clip(clip), Path(out), size, batch_size, samples_per_shard, num_workers, chosen)
+    print(f"{record.train} training and {record.val} held-out pairs; train the prior with --data.source {out}")
+
+
+def _printable(text: str) -> str:
+    """Return a text without the control characters and broken letters that a foreign file's name can hold."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def _check_effort(num_workers: int, deadline: float) -> None:
+    from lightning_mav.errors import ConfigError
+
+    if num_workers < 1 or deadline <= 0:
+        raise ConfigError(f"num_workers {num_workers} must be at least 1, and deadline {deadline} above 0 seconds")
+
+
+COMMANDS = {
+    "moving_shapes": moving_shapes,
+    "index": index,
+    "check": check,
+    "pack": pack,
+    "prepare": prepare,
+    "embed": embed,
+}

@@ -1,8 +1,9 @@
 """Images with captions: the ``ImageSource`` protocol, its sources, and the data set that training reads."""
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import torch
@@ -10,14 +11,14 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lightning_mav.data.listing import Entry, list_files, read_caption, require_regular_file
+from lightning_mav.data.listing import MAX_PIXELS, Entry, Split, list_files, read_caption, require_regular_file
+from lightning_mav.data.manifest import Samples, manifest_of, read_manifest
 from lightning_mav.data.moving_shapes import MovingShapeImages
 from lightning_mav.data.transforms import Augmentation, prepare
 from lightning_mav.errors import ConfigError, DataError
 from lightning_mav.seeding import generator
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
-MAX_PIXELS = 100_000_000  # an image this large takes 300 MB
 
 
 class ImageSource(Protocol):
@@ -64,24 +65,60 @@ class ImageFiles:
         return self.entries[index].path
 
 
+@dataclass(frozen=True)
+class IndexedImages:
+    """Images of a manifest, wherever their bytes lie."""
+
+    samples: Samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def image(self, index: int) -> Tensor:
+        """Return image ``index``, uint8 (H, W, 3)."""
+        sample = self.samples[index]
+        return decode_image(io.BytesIO(sample.read()), sample.name)
+
+    def caption(self, index: int) -> str | None:
+        """Return the caption of image ``index``, or None where there is none."""
+        return self.samples[index].caption
+
+    def name(self, index: int) -> str:
+        """Return the name of image ``index`` in the source that was indexed."""
+        return self.samples[index].name
+
+
 def read_image(path: str) -> Tensor:
-    """Return an image file upright, transparency on white, as uint8 (H, W, 3).
+    """Return an image file as ``decode_image`` does.
+
+    Raises:
+        DataError: not a regular file, not a readable jpg, png or webp, or larger than ``MAX_PIXELS``.
+    """
+    require_regular_file(path)
+    return decode_image(path, path)
+
+
+def decode_image(file: str | BinaryIO, name: str) -> Tensor:
+    """Return an image upright, transparency on white, as uint8 (H, W, 3).
+
+    Args:
+        file: path or opened file.
+        name: what error messages call it.
 
     Raises:
         DataError: not a readable jpg, png or webp, or larger than ``MAX_PIXELS``.
     """
-    require_regular_file(path)
     try:
-        with Image.open(path, formats=("JPEG", "PNG", "WEBP")) as image:
+        with Image.open(file, formats=("JPEG", "PNG", "WEBP")) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise DataError(f"{path}: {image.width} x {image.height} pixels is too large; shrink it or remove it")
+                raise DataError(f"{name}: {image.width} x {image.height} pixels is too large; shrink it or remove it")
             upright = ImageOps.exif_transpose(image)
             if upright.has_transparency_data:
                 upright = upright.convert("RGBA")
                 upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
             return torch.from_numpy(np.array(upright.convert("RGB")))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: cannot be read as jpg, png or webp; remove it or convert it") from error
+        raise DataError(f"{name}: cannot be read as jpg, png or webp; remove it or convert it") from error
 
 
 class ImageDataset(Dataset[dict[str, Any]]):
@@ -114,15 +151,18 @@ class ImageDataset(Dataset[dict[str, Any]]):
         return sample if caption is None else sample | {"caption": caption}
 
 
-def open_images(source: str, split: Literal["train", "val"], size: int) -> ImageSource:
+def open_images(source: str, split: Split, size: int) -> ImageSource:
     """Return the images that a config's ``source`` names.
 
     Args:
-        source: "moving_shapes", or the path of a folder or of a csv or jsonl list.
+        source: "moving_shapes", or the path of a manifest, of a folder, or of a csv, jsonl or parquet list; in a folder
+            that holds a manifest.jsonl, that counts.
         split: "val" is a small part that training never sees; for moving shapes, the held-out captions.
         size: height and width of rendered images; files keep their own size.
     """
     if source == "moving_shapes":
         scenes = MovingShapeImages("train", 100_000, 0, size)
         return scenes if split == "train" else MovingShapeImages("test", 512, 0, size)
+    if manifest := manifest_of(source):
+        return IndexedImages(read_manifest(manifest, "image", split))
     return ImageFiles(list_files(source, EXTENSIONS, split))

@@ -5,10 +5,10 @@ reader belongs to the process that opened it, so sources open theirs inside the 
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import av
 import numpy as np
@@ -16,10 +16,13 @@ import torch  # before decord, which can crash when it is loaded first
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_mav.data.listing import require_regular_file
+from lightning_mav.data.listing import MAX_PIXELS, require_regular_file
+from lightning_mav.data.shards import IN_MEMORY
 from lightning_mav.errors import DataError
 
 SEEK_BEYOND = 2000  # frames; nearer ones are reached by decoding, as pictures after a seek can be wrong
+
+Opener = Callable[[], BinaryIO]
 
 
 class VideoReader(Protocol):
@@ -50,41 +53,50 @@ class Stream:
     frames: int
 
 
-def open_video(path: str) -> VideoReader:
-    """Open a video file with the first reader that can.
+def open_video(path: str, opener: Opener | None = None) -> "DecordReader | PyAVReader":
+    """Open a video with the first reader that can.
+
+    Args:
+        path: its file; with an opener, only what error messages call it.
+        opener: opens a video that is not a file of its own.
 
     Raises:
         DataError: not a regular file, no video in it, damaged, or cut short.
     """
-    require_regular_file(path)
-    path = os.path.abspath(path)  # never taken for a protocol such as "concat:"
-    stream = largest_stream(path)
+    if opener is None:
+        require_regular_file(path)
+        path = os.path.abspath(path)  # never taken for a protocol such as "concat:"
+    stream = largest_stream(path, opener)
     try:
-        return DecordReader(path, stream)
+        return DecordReader(path, stream, opener)
     except (DataError, ImportError):
-        return PyAVReader(path, stream)
+        return PyAVReader(path, stream, opener)
 
 
-def largest_stream(path: str) -> Stream:
+def largest_stream(path: str, opener: Opener | None = None) -> Stream:
     """Return the video stream with the most pixels, the first of equals."""
-    with _opened(path) as container:
-        streams = [Stream(i, s.width, s.height, s.frames) for i, s in enumerate(container.streams.video)]
+    with _opened(path, opener) as container:
+        known = [(i, s) for i, s in enumerate(container.streams.video) if s.codec_context]  # of a codec that is known
+        streams = [Stream(i, s.width, s.height, s.frames) for i, s in known]
     if not streams:
         raise DataError(f"{path}: no video stream; remove it from the data")
-    return max(streams, key=lambda stream: stream.width * stream.height)
+    largest = max(streams, key=lambda stream: stream.width * stream.height)
+    if largest.width * largest.height > MAX_PIXELS:
+        raise DataError(f"{path}: frames of {largest.width} x {largest.height} pixels are too large; remove it")
+    return largest
 
 
 class DecordReader:
-    """A file read with decord by decoding forwards from its start, as after a seek or a skip it can show wrong frames.
+    """A video read with decord by decoding forwards from its start, as after a seek or a skip it can show wrong frames.
 
-    Long files, which need to be sought in, it leaves to the next reader.
+    Long videos, which need to be sought in, it leaves to the next reader.
     """
 
-    def __init__(self, path: str, stream: Stream) -> None:
+    def __init__(self, path: str, stream: Stream, opener: Opener | None = None) -> None:
         import decord
 
         decord.logging.set_level(decord.logging.QUIET)
-        self.name = path
+        self.name, self._opener = path, opener
         self._decord = decord
         try:
             self._rewind()
@@ -112,9 +124,29 @@ class DecordReader:
         except (self._decord.DECORDError, RuntimeError) as error:
             raise _damaged(self.name) from error
 
+    def all_frames(self) -> Iterator[NDArray[np.uint8]]:
+        """Yield every frame in turn, uint8 (H, W, 3), upright.
+
+        Raises:
+            DataError: some cannot be decoded.
+        """
+        self._rewind()
+        try:
+            for _ in range(len(self.timestamps)):
+                yield self._next().asnumpy()
+        except (self._decord.DECORDError, RuntimeError, StopIteration) as error:
+            raise _damaged(self.name) from error
+
     def _rewind(self) -> None:
-        self._video = self._decord.VideoReader(self.name, num_threads=1)
+        file = self.name if self._opener is None else self._small(self._opener())
+        self._video = self._decord.VideoReader(file, num_threads=1)
         self._position = 0
+
+    def _small(self, file: BinaryIO) -> BinaryIO:
+        if file.seek(0, os.SEEK_END) > IN_MEMORY:
+            raise DataError(f"{self.name}: too large for decord, which would copy it into memory")
+        file.seek(0)
+        return file
 
     def _next(self) -> Any:
         self._position += 1
@@ -128,11 +160,11 @@ class DecordReader:
 
 
 class PyAVReader:
-    """A file read with PyAV, opened anew for each window."""
+    """A video read with PyAV, opened anew for each window."""
 
-    def __init__(self, path: str, stream: Stream) -> None:
-        self.name, self._number = path, stream.number
-        with _opened(path) as container:
+    def __init__(self, path: str, stream: Stream, opener: Opener | None = None) -> None:
+        self.name, self._opener, self._number = path, opener, stream.number
+        with _opened(path, opener) as container:
             chosen = container.streams.video[stream.number]
             packets = [p for p in container.demux(chosen) if p.size and not p.is_discard]
             known = all(packet.pts is not None for packet in packets)
@@ -150,11 +182,24 @@ class PyAVReader:
                 return self._collect(wanted, first)
         return self._collect(wanted, 0)
 
+    def all_frames(self) -> Iterator[NDArray[np.uint8]]:
+        """Yield every frame in turn, uint8 (H, W, 3), upright.
+
+        Raises:
+            DataError: some cannot be decoded.
+        """
+        missing = len(self.timestamps)
+        for _, frame in self._decode(0):
+            missing -= 1
+            yield _upright(frame)
+        if missing > 0:
+            raise _damaged(self.name)
+
     def _collect(self, wanted: set[int], seek: int) -> Tensor:
         found: list[NDArray[np.uint8]] = []
         for index, frame in self._decode(seek):
             if index in wanted:
-                found.append(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))
+                found.append(_upright(frame))
             if len(found) == len(wanted):
                 return _stack(found, self.name)
         raise _damaged(self.name)
@@ -164,7 +209,7 @@ class PyAVReader:
 
         The first frame is placed by its timestamp and the others counted, as timestamps of single frames can be wrong.
         """
-        with _opened(self.name) as container:
+        with _opened(self.name, self._opener) as container:
             stream = container.streams.video[self._number]
             stream.codec_context.thread_count = 1
             stream.codec_context.options = {"err_detect": "explode"}  # an error rather than a made-up picture
@@ -176,24 +221,25 @@ class PyAVReader:
                 yield index, frame
 
 
-class _opened:
+@contextmanager
+def _opened(path: str, opener: Opener | None) -> Iterator[Any]:
     """PyAV's container as a context in which its errors name the file."""
+    container = None
+    try:
+        # Playlists and the like must not make the library open anything else, local files included.
+        with (
+            opener() if opener else open(path, "rb") as file,
+            av.open(file, options={"protocol_whitelist": "none"}, metadata_errors="replace") as container,
+        ):
+            yield container
+    except (av.FFmpegError, OSError) as error:
+        if container is None:
+            raise DataError(f"{path}: cannot be read as a video ({error.strerror}); remove it") from error
+        raise _damaged(path) from error
 
-    def __init__(self, path: str) -> None:
-        self.path = path
 
-    def __enter__(self) -> Any:
-        try:
-            # Playlists and the like must not make the library open other addresses.
-            self.container = av.open(self.path, options={"protocol_whitelist": "file"})
-        except av.FFmpegError as error:
-            raise DataError(f"{self.path}: cannot be read as a video ({error.strerror}); remove it") from error
-        return self.container
-
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        self.container.close()
-        if isinstance(error, av.FFmpegError):
-            raise _damaged(self.path) from error
+def _upright(frame: Any) -> NDArray[np.uint8]:
+    return np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
 
 
 def _stack(frames: list[NDArray[np.uint8]], path: str) -> Tensor:

@@ -1,7 +1,7 @@
 """Videos without captions: the ``VideoSource`` protocol, its sources, and the data set that training reads."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from lightning_mav.data.fps import FpsDistribution
-from lightning_mav.data.listing import list_files
+from lightning_mav.data.listing import Split, list_files
+from lightning_mav.data.manifest import Samples, manifest_of, read_manifest
 from lightning_mav.data.moving_shapes import MovingShapeVideos
 from lightning_mav.data.readers import VideoReader, open_video
 from lightning_mav.data.transforms import Augmentation, prepare
@@ -43,6 +44,21 @@ class VideoFiles:
     def open(self, index: int) -> VideoReader:
         """Return a reader of file ``index``."""
         return open_video(self.paths[index])
+
+
+@dataclass(frozen=True)
+class IndexedVideos:
+    """Videos of a manifest, wherever their bytes lie."""
+
+    samples: Samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def open(self, index: int) -> VideoReader:
+        """Return a reader of video ``index``."""
+        sample = self.samples[index]
+        return open_video(sample.name, sample.opener())
 
 
 def pick_frames(
@@ -130,15 +146,18 @@ class VideoDataset(Dataset[dict[str, Any]]):
         return self.fps
 
 
-def open_videos(source: str, split: Literal["train", "val"], size: int) -> VideoSource:
+def open_videos(source: str, split: Split, size: int) -> VideoSource:
     """Return the videos that a config's ``source`` names.
 
     Args:
-        source: "moving_shapes", or the path of a folder or of a csv or jsonl list.
+        source: "moving_shapes", or the path of a manifest, of a folder, or of a csv, jsonl or parquet list; in a folder
+            that holds a manifest.jsonl, that counts.
         split: "val" is a small part that training never sees; for moving shapes, the held-out captions.
         size: height and width of rendered videos; files keep their own size.
     """
     if source == "moving_shapes":
         scenes = MovingShapeVideos("train", 100_000, 0, size)
         return scenes if split == "train" else MovingShapeVideos("test", 512, 0, size)
+    if manifest := manifest_of(source):
+        return IndexedVideos(read_manifest(manifest, "video", split))
     return VideoFiles([entry.path for entry in list_files(source, EXTENSIONS, split)])

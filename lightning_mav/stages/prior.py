@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from lightning_mav.checkpoint.clip import load_clip
+from lightning_mav.data.embeddings import EmbeddedImages, read_record
 from lightning_mav.data.images import open_images
 from lightning_mav.data.order import EndlessBatches
 from lightning_mav.data.transforms import Augmentation
@@ -90,11 +91,11 @@ class PriorStage(Stage):
 
 
 class PriorDataModule(StageDataModule):
-    """Images with captions, encoded by a frozen CLIP.
+    """Images with captions, encoded by a frozen CLIP; or a folder of their embeddings, as ``data embed`` writes it.
 
     Args:
         clip: The frozen CLIP, see ``checkpoint.clip.load_clip``.
-        augment: See ``data.transforms.prepare``.
+        augment: See ``data.transforms.prepare``; embeddings are of images that were not augmented.
         statistics_samples: Mean and deviation of the embeddings are taken from this many training images.
         gallery: Test samples are matched against the captions of the test and of this many training images.
         options: What every data module has: source, size, batch_size and so on.
@@ -113,17 +114,29 @@ class PriorDataModule(StageDataModule):
         self.augment: Augmentation = augment
 
     def setup(self, stage: str) -> None:
-        """Load the frozen CLIP; it stays outside every module, so no checkpoint holds it."""
-        self.clip = load_clip(self.clip_source)
+        """Load the frozen CLIP; it stays outside every module, so no checkpoint holds it.
 
-    def dataset(self, split: Literal["train", "val"]) -> CaptionedImages:
-        """Return captioned images."""
+        Raises:
+            ConfigError: Stored embeddings are of another CLIP, or are to be augmented.
+        """
+        self.clip = load_clip(self.clip_source)
+        for source in filter(None, (self.source, self.val_source)):
+            record = read_record(source)
+            if record and record.clip != self.clip.fingerprint:
+                raise ConfigError(f"data.clip: the embeddings in {source} are of another CLIP than {self.clip_source}")
+            if record and self.augment != "none":
+                raise ConfigError(f"data.augment: {self.augment}, but {source} holds embeddings; set it to none")
+
+    def dataset(self, split: Literal["train", "val"]) -> CaptionedImages | EmbeddedImages:
+        """Return captioned images, or their embeddings."""
         source, part = self.source_of(split)
+        if read_record(source):
+            return EmbeddedImages(source, part)
         return CaptionedImages(open_images(source, part, self.size), self.size, self.seed, self.augment)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Add the embeddings of image and text, those of the empty text, and for a test the competing captions'."""
-        image = self.clip.encode_image(batch["image"])
+        image = self._image_embedding(batch)
         text, null = (self.clip.encode_text(texts).as_condition() for texts in (batch["caption"], [""]))
         batch = batch | {"image_embedding": image} | text | {f"null_{name}": value for name, value in null.items()}
         if self.trainer is None or not self.trainer.testing:
@@ -131,6 +144,11 @@ class PriorDataModule(StageDataModule):
         captions, prototypes = self.prototypes
         label = torch.tensor([captions.index(caption) for caption in batch["caption"]], device=image.device)
         return batch | {"prototypes": prototypes.to(image.device), "label": label}
+
+    def _image_embedding(self, batch: Batch) -> Tensor:
+        """Return the embeddings (B, D), from the disk or by CLIP."""
+        stored: Tensor | None = batch.get("image_embedding")
+        return self.clip.encode_image(batch["image"]) if stored is None else stored
 
     def statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation (D,) of the embeddings of training images."""
@@ -159,5 +177,6 @@ class PriorDataModule(StageDataModule):
         captions, embeddings = [], []
         for batch in loader:
             captions += batch["caption"]
-            embeddings.append(self.clip.encode_image(batch["image"].to(device)))
+            tensors = {name: value.to(device) for name, value in batch.items() if isinstance(value, Tensor)}
+            embeddings.append(self._image_embedding(tensors))
         return captions, torch.cat(embeddings).float()

@@ -1,10 +1,11 @@
 import json
 import os
+import sys
 
 import pytest
 
 from lightning_mav.data.listing import list_files, require_regular_file
-from lightning_mav.errors import DataError
+from lightning_mav.errors import DataError, MachineError
 
 
 def touch(folder, names):
@@ -91,3 +92,37 @@ def test_only_regular_files_with_content_are_read(tmp_path):
     for name in ("pipe", "zero", "link", "missing", "."):
         with pytest.raises(DataError, match=name):
             require_regular_file(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("head", "row", "path", "caption"),
+    [
+        ("path,text,num_frames,height,width,fps", "a.mp4,a cat,16,4,4,8", "a.mp4", "a cat"),  # Open-Sora
+        (
+            "videoid,contentUrl,duration,page_dir,name",
+            "7,https://x/y,PT1S,0_9,a dog",
+            "0_9/7.mp4",
+            "a dog",
+        ),  # WebVid
+        ("file_name,text", "b/c.mp4,", "b/c.mp4", ""),  # Hugging Face
+        ("video,caption", "d.mp4,a fox", "d.mp4", "a fox"),
+    ],
+)
+def test_lists_of_other_projects_are_understood(tmp_path, head, row, path, caption):
+    (tmp_path / "list.csv").write_text(f"{head}\n{row}\n")
+    (entry,) = list_files(str(tmp_path / "list.csv"), (), "train")
+    assert (entry.path, entry.caption) == (str(tmp_path / path), caption)
+
+
+def test_remote_files_in_a_list_are_refused(tmp_path):
+    for name in ("https://host/a.jpg", "pipe:cat a.jpg", "s3://bucket/a.jpg"):
+        (tmp_path / "a.csv").write_text(f"path\n{name}\n")
+        with pytest.raises(DataError, match=r"line 2: '.*' is remote or a command"):
+            list_files(str(tmp_path / "a.csv"), (), "train")
+
+
+def test_parquet_without_pyarrow_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    with pytest.raises(MachineError, match=r"a\.parquet: parquet needs pyarrow"):
+        list_files(str(tmp_path / "a.parquet"), (), "train")

@@ -1,5 +1,7 @@
+import io
 import os
 from fractions import Fraction
+from functools import partial
 from itertools import islice
 
 import av
@@ -180,3 +182,42 @@ def test_written_videos_read_back_close(tmp_path):
     video = open_video(str(tmp_path / "a.mp4"))
     assert (video.frames(np.arange(5)).float() - frames).abs().mean() < 3
     assert np.diff(video.timestamps).mean() == pytest.approx(1 / 29.97, rel=1e-3)
+
+
+def test_frames_too_large_for_memory_are_refused(video_folder, monkeypatch):
+    monkeypatch.setattr(readers, "MAX_PIXELS", 32 * 64 - 1)
+    with pytest.raises(DataError, match=r"a\.mp4: frames of 64 x 32 pixels are too large"):
+        open_video(str(video_folder / "a.mp4"))
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_bytes_of_another_file_are_read_like_a_file(video_folder, reader):
+    path = video_folder / "a.mp4"
+    opener = partial(io.BytesIO, path.read_bytes())
+    video = reader("inside", largest_stream("inside", opener), opener)
+    assert np.array_equal(video.timestamps, opened(reader, path).timestamps) and video.name == "inside"
+    for wanted in ([40, 59], [3, 4]):
+        assert numbers(video.frames(np.array(wanted))) == wanted
+    assert [numbers(torch.from_numpy(f.copy())[None])[0] for f in video.all_frames()] == list(range(60))
+
+
+def test_what_is_too_large_for_decord_is_read_in_place(video_folder, monkeypatch):
+    monkeypatch.setattr(readers, "IN_MEMORY", 100)
+    opener = partial(open, video_folder / "a.mp4", "rb")
+    video = open_video("inside", opener)
+    assert isinstance(video, PyAVReader) and numbers(video.frames(np.array([7]))) == [7]
+
+
+def test_a_title_that_is_no_text_and_a_codec_nobody_knows(tmp_path):
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        container.metadata["title"] = "a title of its own"
+        stream = container.add_stream("libx264", 8)
+        stream.height, stream.width = 32, 32
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")))
+        container.mux(stream.encode())
+    whole = (tmp_path / "a.mp4").read_bytes()
+    (tmp_path / "title.mp4").write_bytes(whole.replace(b"a title of its own", b"a title \xff\xfe\xe9 its own"))
+    assert len(open_video(str(tmp_path / "title.mp4")).timestamps) == 1
+    (tmp_path / "codec.mp4").write_bytes(whole.replace(b"avc1", b"zzzz").replace(b"avcC", b"zzzC"))
+    with pytest.raises(DataError, match=r"codec\.mp4: no video stream"):
+        open_video(str(tmp_path / "codec.mp4"))

@@ -1,0 +1,79 @@
+"""Looking into one image or video: its bytes are hashed and all of it is decoded once, as training would."""
+
+import hashlib
+import io
+from typing import Any
+
+import numpy as np
+
+from lightning_mav.data.candidates import Candidate
+from lightning_mav.data.images import decode_image
+from lightning_mav.data.manifest import Sample
+from lightning_mav.data.readers import DecordReader, PyAVReader, largest_stream, open_video
+from lightning_mav.data.shards import Extent
+from lightning_mav.errors import DataError
+
+PIECE = 2**20  # bytes hashed at a time
+
+
+def examine(candidate: Candidate) -> Sample:
+    """Return the facts of a candidate.
+
+    Raises:
+        DataError: It cannot be decoded from its first to its last frame, or its caption is no text.
+    """
+    facts = _image(candidate) if candidate.kind == "image" else _video(candidate)
+    caption, sha256 = candidate.read_caption(), sha256_of(candidate.media)
+    return Sample(candidate.name, candidate.kind, candidate.media, sha256, caption=caption, **facts)
+
+
+def examine_again(sample: Sample) -> Sample:
+    """Compare a sample with what is there now.
+
+    Raises:
+        DataError: Its bytes have changed, or decode to something else than they did.
+    """
+    if sha256_of(sample.media) != sample.sha256:
+        raise DataError(f"{sample.name}: its bytes have changed; fetch it again or run data index anew")
+    found = examine(Candidate(sample.name, sample.kind, sample.media, caption=sample.caption))
+    for fact in ("width", "height", "frames", "fps", "duration"):
+        if getattr(found, fact) != getattr(sample, fact):
+            raise DataError(
+                f"{sample.name}: {fact} is {getattr(found, fact)}, but {getattr(sample, fact)} in the manifest;"
+                " run data index anew"
+            )
+    return found
+
+
+def sha256_of(extent: Extent) -> str:
+    """Return the sha256 of bytes in a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with extent.open() as file:
+        while piece := file.read(PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _image(candidate: Candidate) -> dict[str, Any]:
+    height, width, _ = decode_image(io.BytesIO(candidate.media.read()), candidate.name).shape
+    return {"width": width, "height": height}
+
+
+def _video(candidate: Candidate) -> dict[str, Any]:
+    reader = open_video(candidate.name, candidate.media.open)
+    (height, width, _), *others = {frame.shape for frame in reader.all_frames()}
+    if others:
+        raise DataError(f"{candidate.name}: its frames change size; encode it again at one size")
+    if isinstance(reader, DecordReader):
+        _require_sound(candidate)
+    num, span = len(reader.timestamps), float(np.ptp(reader.timestamps))
+    rate = {"fps": round((num - 1) / span, 3), "duration": round(span * num / (num - 1), 3)} if span else {}
+    return {"width": width, "height": height, "frames": num, **rate}
+
+
+def _require_sound(candidate: Candidate) -> None:
+    """Decode with PyAV too, which also finds damage that decord covers with a picture it makes up."""
+    opener = candidate.media.open
+    reader = PyAVReader(candidate.name, largest_stream(candidate.name, opener), opener)
+    for _ in reader.all_frames():
+        pass
