@@ -1,0 +1,163 @@
+"""A stage's training step, as Lightning runs it, on fake tensors."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lightning_mav.diffusion.schedule import make_schedule
+from lightning_mav.errors import ConfigError
+from lightning_mav.networks.small_clip import CONTEXT
+from lightning_mav.planning.meter import Bytes, Meter, metered
+from lightning_mav.stages.base import Batch, Stage, StageDataModule
+
+Precision = Literal["32-true", "bf16-mixed", "bf16-true"]
+PRECISIONS: dict[str, Precision] = {"None": "32-true", "32": "32-true", "bf16": "bf16-mixed"} | {
+    name: name for name in ("32-true", "bf16-mixed", "bf16-true")
+}
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """What one training step costs.
+
+    Attributes:
+        parameters: Of the model.
+        trained: Those of them that change.
+        batch_size: Samples of the step.
+        flops: Of forward and backward pass, recomputed activations included.
+        memory: Bytes by kind at the step's peak.
+        forward_peak: Bytes at the peak of forward and backward pass, the part that grows with the batch.
+        update_peak: Bytes at the peak of the optimiser's step, which does not.
+        bytes_per_sample: By which each further sample raises ``forward_peak``.
+    """
+
+    parameters: int
+    trained: int
+    batch_size: int
+    flops: int
+    memory: Bytes
+    forward_peak: int
+    update_peak: int
+    bytes_per_sample: float
+
+    def largest_batch(self, capacity: float) -> int:
+        """Return the largest batch whose step fits ``capacity`` bytes; 0 if not even one sample does."""
+        if self.update_peak > capacity:
+            return 0
+        return max(0, int(self.batch_size + (capacity - self.forward_peak) / self.bytes_per_sample))
+
+
+def plan_step(stage: Stage, data: StageDataModule, precision: str = "32-true", device: str = "cuda") -> StepPlan:
+    """Count a step of ``stage`` on batches such as ``data`` gives.
+
+    Args:
+        stage: Its weights are on the meta device.
+        data: Its sizes count, its files do not.
+        precision: As the trainer takes it.
+        device: "cuda" or "cpu", whose kernels to count.
+
+    Raises:
+        ConfigError: A precision that this cannot count.
+    """
+    if precision not in PRECISIONS:
+        raise ConfigError(f"trainer.precision: {precision} is not planned; choose {', '.join(set(PRECISIONS.values()))}")
+    if hasattr(stage.model, "schedule"):  # its tables are constants, which the meta device does not hold
+        stage.model.schedule = make_schedule(stage.model.objective.schedule, stage.model.objective.num_timesteps)
+    with metered(device) as meter:
+        step = _Step(stage.to_empty(device="cpu"), meter, PRECISIONS[precision])
+        one, update, two = step.passes(data, data.batch_size), step.update(), step.passes(data, 2 * data.batch_size)
+    parameters = list(stage.model.parameters())
+    return StepPlan(
+        parameters=sum(p.numel() for p in parameters),
+        trained=sum(p.numel() for p in parameters if p.requires_grad),
+        batch_size=data.batch_size,
+        flops=one.flops,
+        memory=max(one.peak, update.peak, key=Bytes.total),
+        forward_peak=one.peak.total(),
+        update_peak=update.peak.total(),
+        bytes_per_sample=(two.peak.total() - one.peak.total()) / data.batch_size,
+    )
+
+
+@dataclass(frozen=True)
+class _Count:
+    peak: Bytes
+    flops: int
+
+
+class _Step:
+    """A stage in the middle of a run: its gradients and moments exist, as after any step but the first."""
+
+    def __init__(self, stage: Stage, meter: Meter, precision: Precision) -> None:
+        self.stage, self.meter, self.precision = stage, meter, precision
+        if precision == "bf16-true":
+            stage.to(torch.bfloat16)
+        self.trained = [p for p in stage.model.parameters() if p.requires_grad]
+        self.optimizer = stage.configure_optimizers()["optimizer"]  # type: ignore[index, call-overload]
+        for parameter in self.trained:
+            parameter.register_post_accumulate_grad_hook(self._found)
+            parameter.grad = torch.zeros_like(parameter)
+            self._found(parameter)
+        self.update()
+        meter.assign(stage.model.state_dict(keep_vars=True).values(), "weights")
+        meter.assign(stage.ema.parameters(), "ema")
+        states = self.optimizer.state.values()
+        meter.assign((value for state in states for value in state.values()), "optimizer")
+
+    def _found(self, parameter: Tensor) -> None:
+        self.meter.assign([parameter.grad], "gradients")
+
+    def passes(self, data: StageDataModule, batch_size: int) -> _Count:
+        """Count forward and backward pass; the last step's gradients live until the loss is known."""
+        batch = example_batch(self.stage, data, batch_size)
+        self.meter.restart()
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16-mixed"):
+            loss = mean_loss(self.stage, batch)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return _Count(self.meter.peak, self.meter.flops)
+
+    def update(self) -> _Count:
+        """Count the steps of optimiser and averaged weights."""
+        self.meter.restart()
+        nn.utils.clip_grad_norm_(self.trained, 1.0)
+        self.optimizer.step()
+        self.stage.ema.update(self.stage.model)
+        return _Count(self.meter.peak, self.meter.flops)
+
+
+def mean_loss(stage: Stage, batch: Batch) -> Tensor:
+    """Return the loss of a batch of ``example_batch``."""
+    if stage.model.name == "clip":
+        return stage.losses(batch)["loss"].mean()
+    clean = stage.clean(batch)
+    noise, timestep = torch.empty_like(clean), torch.zeros(len(clean), dtype=torch.int64)
+    losses: dict[str, Tensor] = stage.model.loss(batch, noise, timestep)
+    return losses["loss"].mean()
+
+
+def example_batch(stage: Stage, data: Any, batch_size: int) -> Batch:
+    """Return a batch without values, of the shapes that ``data`` gives and ``stage`` completes."""
+    n, network = batch_size, stage.model.config.network
+    if stage.model.name == "clip":
+        tokens = torch.zeros(n, CONTEXT, dtype=torch.int64)
+        return {"image": torch.empty(n, 3, data.size, data.size), "tokens": tokens}
+    if stage.model.name == "prior":
+        return {
+            "image_embedding": torch.empty(n, network.embedding_dim),
+            "text_embedding": torch.empty(n, network.embedding_dim),
+            "text_states": torch.empty(n, CONTEXT, network.states_dim),
+            "text_mask": torch.ones(n, CONTEXT, dtype=torch.bool),
+        }
+    frames, side = getattr(data, "frames", 1), getattr(data, "crop", None) or data.size
+    video = {"video": torch.empty(n, 3, frames, side, side)}
+    if stage.model.name.startswith("sr_"):
+        return video | {"low_res": torch.empty(n, 3, frames, side // data.scale, side // data.scale)}
+    conditions = {
+        "image_embedding": torch.empty(n, network.image_embedding_dim),
+        "dropped": torch.zeros(n, dtype=torch.bool),
+        "frame_mask": torch.zeros(n, frames, dtype=torch.bool),
+    }
+    return video | conditions | ({"fps": torch.empty(n)} if network.fps else {})
