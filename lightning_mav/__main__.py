@@ -13,6 +13,7 @@ VERBS = {
     "animate": "lightning_mav.commands.animate:animate",
     "convert": "lightning_mav.commands.convert:convert",
     "data": "lightning_mav.commands.data:COMMANDS",
+    "plan": "lightning_mav.commands.plan:plan",
     "doctor": "lightning_mav.commands.doctor:doctor",
 }
 HELP = """\
@@ -29,6 +30,7 @@ use (plain functions):
   animate    a picture becomes a video, or two pictures the video between them
   convert    open weights (Karlo, also in diffusers' form) become models of this project
   data       write the embedded moving shapes to disk
+  plan       parameters, memory and FLOPs of a training step or of generating, counted without a GPU
   doctor     what is installed; which video readers and devices work
 
 Every command answers --help; --debug anywhere shows the traceback of an error.
@@ -42,6 +44,10 @@ def dispatch(argv: list[str]) -> None:
         from lightning_mav.cli import main as train
 
         train(argv)
+    elif word == "plan" and any(one.partition("=")[0] in ("--config", "--run") for one in argv):
+        from lightning_mav.commands.plan import plan_training
+
+        plan_training(argv[1:])
     elif word in VERBS:
         run_verb(word, argv[1:])
     elif word in ("-h", "--help", "help"):

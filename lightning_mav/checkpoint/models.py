@@ -1,6 +1,8 @@
 """Saving, loading and handing over models: a folder of config.json and model.safetensors, or a run's checkpoint."""
 
 import json
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +53,22 @@ def load_model(path: str | Path, expected: str | None = None) -> nn.Module:
 
 def read_model(path: str | Path, expected: str | None = None) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return a model's description and its weights, without building it."""
+    return _read(path, expected, {"checkpoint": _from_checkpoint, "model": _from_folder})
+
+
+def read_description(path: str | Path, expected: str | None = None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return what ``read_model`` does, with no weights or with weights on the meta device: no memory is needed."""
+    from_checkpoint = partial(_from_checkpoint, map_location="meta")
+    return _read(path, expected, {"checkpoint": from_checkpoint, "model": lambda folder: (_description(folder), {})})
+
+
+def _read(
+    path: str | Path, expected: str | None, readers: Mapping[str, Callable[[Path], tuple[dict[str, Any], Any]]]
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
     found = resolve_model(path)
     if found.kind == "pipeline":
         raise CheckpointError(f"{path}: is a folder of several models; name one of them, for example {path}/decoder")
-    description, state = (_from_checkpoint if found.kind == "checkpoint" else _from_folder)(found.path)
+    description, state = readers[found.kind](found.path)
     name = description["model"]
     if name not in MODELS or (expected and name != expected):
         raise CheckpointError(f"{found.path}: holds the model {name}, expected {expected or ' or '.join(MODELS)}")
@@ -108,16 +122,28 @@ def _load_strictly(model: nn.Module, state: dict[str, Tensor], path: str | Path)
 
 
 def _from_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    description = _description(folder)
     try:
-        description = json.loads((folder / "config.json").read_text())
-        description["model"], dict(description["config"])
         return description, load_file(folder / "model.safetensors")
-    except (ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
-        raise CheckpointError(f"{folder}: not a readable model folder ({error}); export it again") from error
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(folder, error) from error
 
 
-def _from_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    checkpoint = read_checkpoint(path)
+def _description(folder: Path) -> dict[str, Any]:
+    try:
+        description: dict[str, Any] = json.loads((folder / "config.json").read_text())
+        description["model"], dict(description["config"])
+        return description
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise _unreadable(folder, error) from error
+
+
+def _unreadable(folder: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{folder}: not a readable model folder ({error}); export it again")
+
+
+def _from_checkpoint(path: Path, map_location: str = "cpu") -> tuple[dict[str, Any], dict[str, Tensor]]:
+    checkpoint = read_checkpoint(path, map_location=map_location)
     if "model" not in checkpoint:
         raise CheckpointError(f"{path}: was not written by one of this project's stages")
     return checkpoint["model"], averaged_state(checkpoint["state_dict"])
