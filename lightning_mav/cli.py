@@ -157,6 +157,9 @@ class MavCLI(LightningCLI):
 class DryCLI(MavCLI):
     """Builds what ``fit`` would train, with weights on the meta device, and runs nothing."""
 
+    def _set_seed(self) -> None:
+        """Do nothing: nothing is drawn."""
+
     def before_instantiate_classes(self) -> None:
         """Do nothing: there is no run."""
 

@@ -107,15 +107,12 @@ def memory_rows(memory: Any) -> list[Row]:
 
 def gigabytes(size: float) -> str:
     """Return bytes in GB of 10^9, small ones in MB."""
-    return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.2f} MB"
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.2f} MB"
 
 
 def flops(number: float) -> str:
-    """Return a number of operations with three digits and a prefix."""
-    for unit, name in ((1e15, "P"), (1e12, "T"), (1e9, "G")):
-        if number >= unit:
-            break
-    return f"{number / unit:.3g} {name}FLOP" if number < 1000 * unit else f"{number / unit:.0f} {name}FLOP"
+    """Return a number of operations in units of 10^9 or 10^12."""
+    return f"{number / 1e12:,.4g} TFLOP" if number >= 1e12 else f"{number / 1e9:.4g} GFLOP"
 
 
 def table(rows: list[Row]) -> str:

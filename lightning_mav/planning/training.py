@@ -62,7 +62,9 @@ def plan_step(stage: Stage, data: StageDataModule, precision: str = "32-true", d
         ConfigError: A precision that this cannot count.
     """
     if precision not in PRECISIONS:
-        raise ConfigError(f"trainer.precision: {precision} is not planned; choose {', '.join(set(PRECISIONS.values()))}")
+        raise ConfigError(
+            f"trainer.precision: {precision} is not planned; choose {', '.join(set(PRECISIONS.values()))}"
+        )
     if hasattr(stage.model, "schedule"):  # its tables are constants, which the meta device does not hold
         stage.model.schedule = make_schedule(stage.model.objective.schedule, stage.model.objective.num_timesteps)
     with metered(device) as meter:
