@@ -1,6 +1,7 @@
 """A stage's training step, as Lightning runs it, on fake tensors."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -12,10 +13,15 @@ from lightning_mav.networks.small_clip import CONTEXT
 from lightning_mav.planning.meter import Bytes, Meter, metered
 from lightning_mav.stages.base import Batch, Stage, StageDataModule
 
-Precision = Literal["32-true", "bf16-mixed", "bf16-true"]
-PRECISIONS: dict[str, Precision] = {"None": "32-true", "32": "32-true", "bf16": "bf16-mixed"} | {
-    name: name for name in ("32-true", "bf16-mixed", "bf16-true")
+Precision = Literal["32-true", "bf16-mixed"]  # the stages compute their losses in float32, so that no other runs
+PRECISIONS: dict[str, Precision] = {
+    "None": "32-true",
+    "32": "32-true",
+    "32-true": "32-true",
+    "bf16": "bf16-mixed",
+    "bf16-mixed": "bf16-mixed",
 }
+FARTHEST = 32  # times the batch, where the largest batch is looked for
 
 
 @dataclass(frozen=True)
@@ -28,9 +34,8 @@ class StepPlan:
         batch_size: Samples of the step.
         flops: Of forward and backward pass, recomputed activations included.
         memory: Bytes by kind at the step's peak.
-        forward_peak: Bytes at the peak of forward and backward pass, the part that grows with the batch.
-        update_peak: Bytes at the peak of the optimiser's step, which does not.
-        bytes_per_sample: By which each further sample raises ``forward_peak``.
+        update_peak: Bytes at the peak of the optimiser's step, whatever the batch.
+        peaks: (samples, bytes at the peak of forward and backward pass), for ascending numbers of samples.
     """
 
     parameters: int
@@ -38,15 +43,20 @@ class StepPlan:
     batch_size: int
     flops: int
     memory: Bytes
-    forward_peak: int
     update_peak: int
-    bytes_per_sample: float
+    peaks: tuple[tuple[int, int], ...]
 
     def largest_batch(self, capacity: float) -> int:
-        """Return the largest batch whose step fits ``capacity`` bytes; 0 if not even one sample does."""
-        if self.update_peak > capacity:
+        """Return the largest batch whose step fits ``capacity`` bytes; 0 if not even one sample does.
+
+        The peak is a maximum over moments of which each grows linearly with the batch, so that the straight line
+        between two batches is never below it.
+        """
+        fitting = [(low, high) for low, high in pairwise(self.peaks) if low[1] <= capacity]
+        if not fitting or self.update_peak > capacity:
             return 0
-        return max(0, int(self.batch_size + (capacity - self.forward_peak) / self.bytes_per_sample))
+        (size, peak), (larger, higher) = fitting[-1]
+        return int(size + (capacity - peak) * (larger - size) / (higher - peak))
 
 
 def plan_step(stage: Stage, data: StageDataModule, precision: str = "32-true", device: str = "cuda") -> StepPlan:
@@ -62,24 +72,22 @@ def plan_step(stage: Stage, data: StageDataModule, precision: str = "32-true", d
         ConfigError: A precision that this cannot count.
     """
     if precision not in PRECISIONS:
-        raise ConfigError(
-            f"trainer.precision: {precision} is not planned; choose {', '.join(set(PRECISIONS.values()))}"
-        )
+        raise ConfigError(f"trainer.precision: {precision} is not planned; choose 32-true or bf16-mixed")
     if hasattr(stage.model, "schedule"):  # its tables are constants, which the meta device does not hold
         stage.model.schedule = make_schedule(stage.model.objective.schedule, stage.model.objective.num_timesteps)
     with metered(device) as meter:
         step = _Step(stage.to_empty(device="cpu"), meter, PRECISIONS[precision])
-        one, update, two = step.passes(data, data.batch_size), step.update(), step.passes(data, 2 * data.batch_size)
-    parameters = list(stage.model.parameters())
+        update = step.update()
+        passes = {size: step.passes(data, size) for size in sorted({1, data.batch_size, FARTHEST * data.batch_size})}
+    parameters, own = list(stage.model.parameters()), passes[data.batch_size]
     return StepPlan(
         parameters=sum(p.numel() for p in parameters),
         trained=sum(p.numel() for p in parameters if p.requires_grad),
         batch_size=data.batch_size,
-        flops=one.flops,
-        memory=max(one.peak, update.peak, key=Bytes.total),
-        forward_peak=one.peak.total(),
+        flops=own.flops,
+        memory=max(own.peak, update.peak, key=Bytes.total),
         update_peak=update.peak.total(),
-        bytes_per_sample=(two.peak.total() - one.peak.total()) / data.batch_size,
+        peaks=tuple((size, count.peak.total()) for size, count in passes.items()),
     )
 
 
@@ -94,8 +102,6 @@ class _Step:
 
     def __init__(self, stage: Stage, meter: Meter, precision: Precision) -> None:
         self.stage, self.meter, self.precision = stage, meter, precision
-        if precision == "bf16-true":
-            stage.to(torch.bfloat16)
         self.trained = [p for p in stage.model.parameters() if p.requires_grad]
         self.optimizer = stage.configure_optimizers()["optimizer"]  # type: ignore[index, call-overload]
         for parameter in self.trained:
