@@ -4,6 +4,7 @@ import weakref
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -32,7 +33,7 @@ class Meter(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.live: Bytes = Counter()
         self.peak: Bytes = Counter()
         self.flops = 0
@@ -51,9 +52,9 @@ class Meter(TorchDispatchMode):
 
     def assign(self, tensors: Iterable[Tensor | None], kind: str) -> None:
         """Say what the storages of ``tensors`` hold; until then they are activations."""
-        tensors = [tensor for tensor in tensors if tensor is not None]
-        self._see(tensors)
-        for key in {tensor.untyped_storage()._cdata for tensor in tensors}:
+        known = [tensor for tensor in tensors if tensor is not None]
+        self._see(known)
+        for key in {tensor.untyped_storage()._cdata for tensor in known}:
             storage, old, size = self._storages[key]
             self._storages[key] = storage, kind, size
             self.live[old] -= size
@@ -67,12 +68,12 @@ class Meter(TorchDispatchMode):
         for storage in (value.untyped_storage() for value in values if isinstance(value, Tensor)):
             key, size = storage._cdata, storage.nbytes()
             if key not in self._storages:
-                self._storages[key] = weakref.ref(storage, lambda _, key=key: self._free(key)), "activations", size
+                self._storages[key] = weakref.ref(storage, partial(self._free, key)), "activations", size
                 self.live["activations"] += size
         if self.live.total() > self.peak.total():
             self.peak = self.live.copy()
 
-    def _free(self, key: int) -> None:
+    def _free(self, key: int, _: Any) -> None:
         _, kind, size = self._storages.pop(key)
         self.live[kind] -= size
 

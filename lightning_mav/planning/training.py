@@ -103,7 +103,8 @@ class _Step:
     def __init__(self, stage: Stage, meter: Meter, precision: Precision) -> None:
         self.stage, self.meter, self.precision = stage, meter, precision
         self.trained = [p for p in stage.model.parameters() if p.requires_grad]
-        self.optimizer = stage.configure_optimizers()["optimizer"]  # type: ignore[index, call-overload]
+        configured: Any = stage.configure_optimizers()
+        self.optimizer: torch.optim.Optimizer = configured["optimizer"]
         for parameter in self.trained:
             parameter.register_post_accumulate_grad_hook(self._found)
             parameter.grad = torch.zeros_like(parameter)
