@@ -17,6 +17,7 @@ VERBS = {
     "convert": "lightning_mav.commands.convert:convert",
     "export": "lightning_mav.commands.export:export",
     "data": "lightning_mav.commands.data:COMMANDS",
+    "plan": "lightning_mav.commands.plan:plan",
     "doctor": "lightning_mav.commands.doctor:doctor",
 }
 HELP = """\
@@ -34,6 +35,7 @@ use (plain functions):
   convert    open weights (Karlo, also in diffusers' form, GLIDE, ADM) become models of this project
   export     trained models become folders to share: safetensors, json and a model card; also in diffusers' form
   data       index, check, pack, prepare and embed your own data; write the embedded moving shapes
+  plan       parameters, memory and FLOPs of a training step or of generating, counted without a GPU
   doctor     what is installed; which video readers and devices work
 
 Every command answers --help; --debug anywhere shows the traceback of an error.
@@ -47,6 +49,10 @@ def dispatch(argv: list[str]) -> None:
         from lightning_mav.cli import main as train
 
         train(argv)
+    elif word == "plan" and any(one.partition("=")[0] in ("--config", "--run") for one in argv):
+        from lightning_mav.commands.plan import plan_training
+
+        plan_training(argv[1:])
     elif word in VERBS:
         run_verb(word, argv[1:])
     elif word in ("-h", "--help", "help"):

@@ -5,8 +5,9 @@ import warnings
 from argparse import ArgumentError
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 import yaml
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -27,6 +28,9 @@ from lightning_mav.progress import RunProgressBar
 from lightning_mav.stages.base import Stage, StageDataModule
 
 SAVED_SECTIONS = ("seed_everything", "checkpoint_every", "trainer", "model", "data")
+
+
+CLI = TypeVar("CLI", bound="MavCLI")
 
 
 class NothingToDo(Exception):
@@ -150,6 +154,25 @@ class MavCLI(LightningCLI):
         say(f"step {step} reached; {run} holds checkpoints/, samples/ and logs/ (TensorBoard)")
 
 
+class DryCLI(MavCLI):
+    """Builds what ``fit`` would train, with weights on the meta device, and runs nothing."""
+
+    def _set_seed(self) -> None:
+        """Do nothing: nothing is drawn."""
+
+    def before_instantiate_classes(self) -> None:
+        """Do nothing: there is no run."""
+
+    def instantiate_classes(self) -> None:
+        """Build the stage without memory for its weights, and the data module, which opens no file."""
+        with torch.device("meta"):
+            self.config_init = self.parser.instantiate_classes(self.config)
+        self.model, self.datamodule = self._get(self.config_init, "model"), self._get(self.config_init, "data")
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Do nothing."""
+
+
 def with_config_of_run(args: list[str]) -> list[str]:
     """Insert ``--config DIR/config.yaml`` when ``--run DIR`` stands without a configuration and has its own."""
     words = [word.split("=")[0] for word in args]
@@ -199,20 +222,30 @@ def main(args: list[str]) -> None:
     """Run ``fit``, ``validate``, ``test`` or ``predict`` with the command line ``args``."""
     silence()
     try:
-        MavCLI(
-            model_class=Stage,
-            datamodule_class=StageDataModule,
-            save_config_callback=RunConfig,
-            save_config_kwargs={"save_to_log_dir": False},
-            seed_everything_default=0,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            auto_configure_optimizers=False,
-            parser_kwargs={"exit_on_error": False},
-            args=args,
-        )
+        _start(MavCLI, args)
     except NothingToDo as finished:
         say(str(finished))
     except Stopped:
         say("stopped by a signal after a whole step, which is saved; the same command goes on from there")
         raise
+
+
+def dry_run(options: list[str]) -> DryCLI:
+    """Build what ``fit`` with ``options`` would train; see :class:`DryCLI`."""
+    silence()
+    return _start(DryCLI, ["fit", *options])
+
+
+def _start(kind: type[CLI], args: list[str]) -> CLI:
+    return kind(
+        model_class=Stage,
+        datamodule_class=StageDataModule,
+        save_config_callback=RunConfig,
+        save_config_kwargs={"save_to_log_dir": False},
+        seed_everything_default=0,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        auto_configure_optimizers=False,
+        parser_kwargs={"exit_on_error": False},
+        args=args,
+    )

@@ -1,6 +1,6 @@
 """From the options of a command to a pipeline whose every part is there and fits, found out before any work is done."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -54,8 +54,13 @@ def _native_precision(device: str) -> Literal["bf16", "float32"]:
     return "bf16" if device == "cuda" or torch.cpu.get_capabilities().get("amx_bf16") else "float32"
 
 
-def configs_of(pipeline: MakeAVideo, parts: Sequence[Part]) -> dict[str, Any]:
+def configs_of(pipeline: MakeAVideo, parts: Sequence[Part], read: Callable[..., Any] = read_model) -> dict[str, Any]:
     """Return the configurations of ``parts``, each read from its file.
+
+    Args:
+        pipeline: Where the parts lie.
+        parts: Their names.
+        read: ``read_description`` leaves weights alone; ``read_model`` finds out whether they are whole, too.
 
     Raises:
         CheckpointError: A part is missing, damaged, another model, or made for another CLIP.
@@ -65,7 +70,7 @@ def configs_of(pipeline: MakeAVideo, parts: Sequence[Part]) -> dict[str, Any]:
     for part in parts:
         if part not in pipeline.paths:
             raise CheckpointError(f"no {part} among the models; train it, or name its folder with --{part}")
-        description, _ = read_model(pipeline.paths[part], part)
+        description, _ = read(pipeline.paths[part], part)
         configs[part] = from_plain(MODELS[part].config_class, description["config"])
     _check_widths(pipeline, configs)
     _check_sizes(pipeline, configs)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lightning_mav.checkpoint.config import from_plain, to_plain
 from lightning_mav.checkpoint.ema import Weights, model_state
 from lightning_mav.checkpoint.io import FORMAT, read_checkpoint, write_atomically
-from lightning_mav.checkpoint.resolve import resolve_model
+from lightning_mav.checkpoint.resolve import ResolvedModel, resolve_model
 from lightning_mav.errors import CheckpointError
 from lightning_mav.models import MODELS
 from lightning_mav.networks.pseudo3d import is_temporal
@@ -73,19 +73,39 @@ def read_model(
     path: str | Path, expected: str | None = None, weights: Weights = "averaged"
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return a model's description and its weights, without building it."""
-    found = resolve_model(path)
-    if found.kind == "pipeline":
-        raise CheckpointError(f"{path}: is a folder of several models; name one of them, for example {path}/decoder")
+    found = _single(path)
     if found.kind == "checkpoint":
         description, state = _from_checkpoint(found.path, weights)
     elif weights == "averaged":
         description, state = _from_folder(found.path)
     else:
         raise CheckpointError(f"{path}: is no run and holds one set of weights; leave out --weights {weights}")
+    _check_name(description, found.path, expected)
+    return description, state
+
+
+def read_description(path: str | Path, expected: str | None = None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return what ``read_model`` does, with no weights or with weights on the meta device: no memory is needed."""
+    found = _single(path)
+    if found.kind == "checkpoint":
+        description, state = _from_checkpoint(found.path, "averaged", map_location="meta")
+    else:
+        description, state = _description(found.path), {}
+    _check_name(description, found.path, expected)
+    return description, state
+
+
+def _single(path: str | Path) -> ResolvedModel:
+    found = resolve_model(path)
+    if found.kind == "pipeline":
+        raise CheckpointError(f"{path}: is a folder of several models; name one of them, for example {path}/decoder")
+    return found
+
+
+def _check_name(description: dict[str, Any], path: Path, expected: str | None) -> None:
     name = description["model"]
     if name not in MODELS or (expected and name != expected):
-        raise CheckpointError(f"{found.path}: holds the model {name}, expected {expected or ' or '.join(MODELS)}")
-    return description, state
+        raise CheckpointError(f"{path}: holds the model {name}, expected {expected or ' or '.join(MODELS)}")
 
 
 def hand_over(path: str | Path, model: nn.Module) -> list[str]:
@@ -141,16 +161,30 @@ def _load_strictly(model: nn.Module, state: dict[str, Tensor], path: str | Path,
 
 
 def _from_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    description = _description(folder)
     try:
-        description = json.loads((folder / "config.json").read_text())
-        description["model"], dict(description["config"])
         return description, load_file(folder / "model.safetensors")
-    except (ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
-        raise CheckpointError(f"{folder}: not a readable model folder ({error}); export it again") from error
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(folder, error) from error
 
 
-def _from_checkpoint(path: Path, weights: Weights) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    checkpoint = read_checkpoint(path)
+def _description(folder: Path) -> dict[str, Any]:
+    try:
+        description: dict[str, Any] = json.loads((folder / "config.json").read_text())
+        description["model"], dict(description["config"])
+        return description
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise _unreadable(folder, error) from error
+
+
+def _unreadable(folder: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{folder}: not a readable model folder ({error}); export it again")
+
+
+def _from_checkpoint(
+    path: Path, weights: Weights, map_location: str = "cpu"
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    checkpoint = read_checkpoint(path, map_location=map_location)
     if "model" not in checkpoint:
         raise CheckpointError(f"{path}: was not written by one of this project's stages")
     return checkpoint["model"], model_state(checkpoint["state_dict"], weights)
