@@ -17,6 +17,7 @@ FORBIDDEN = {
     "lightning_mav/data": (STAGES, MODELS, NETWORKS, "lightning", *EDGES),
     "lightning_mav/models": (STAGES, "lightning", *EDGES),
     "lightning_mav/stages": EDGES,
+    "lightning_mav/planning": EDGES,
     "lightning_mav/checkpoint": (STAGES, *EDGES),
     "lightning_mav/pipeline.py": (STAGES, "lightning", *EDGES),
     "lightning_mav/metrics": tuple(f"lightning_mav.{p}" for p in ("networks", "models", "stages", "data", "diffusion")),
