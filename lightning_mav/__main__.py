@@ -84,7 +84,7 @@ def run_verb(verb: str, argv: list[str]) -> None:
 
 
 def with_lists(argv: list[str], function: Callable[..., Any]) -> list[str]:
-    """Return ``--source a b`` as ``--source '["a", "b"]'``, which is how the parser takes a list."""
+    """Return ``--source a b`` as ``--source '["a", "b"]'``, the form the parser takes and keeps."""
     takes_list = {f"--{name}" for name, one in signature(function).parameters.items() if one.annotation == list[str]}
     words: list[str | list[str]] = []
     for word in argv:
@@ -92,7 +92,12 @@ def with_lists(argv: list[str], function: Callable[..., Any]) -> list[str]:
             words[-1].append(word)
         else:
             words += [word, []] if word in takes_list else [word]
-    return [word if isinstance(word, str) else json.dumps(word) for word in words]
+    return [word if isinstance(word, str) else _as_list(word) for word in words]
+
+
+def _as_list(words: list[str]) -> str:
+    written = len(words) == 1 and words[0].startswith("[") and words[0].endswith("]")
+    return words[0] if written else json.dumps(words)
 
 
 def nearest(word: str) -> str:

@@ -61,6 +61,14 @@ def test_several_words_after_an_option_that_takes_a_list_are_one_list():
     assert command.with_lists(argv, verb) == ["--source", '["a b", "c"]', "--out", "d", "e"]
 
 
+@pytest.mark.parametrize("words", [["[a.pt, b c.th]"], ['["a.pt", "b c.th"]'], ["a.pt", "b c.th"]])
+def test_a_list_may_be_written_in_each_of_its_ways(words, monkeypatch):
+    given = []
+    monkeypatch.setattr("lightning_mav.checkpoint.convert.convert_sources", lambda source: given.extend(source) or [])
+    assert command.main(["convert", "--source", *words, "--out", "unused"]) == 0
+    assert given == ["a.pt", "b c.th"]
+
+
 def wrapped(error):
     outer = ValueError("many\nlines")
     outer.__cause__ = error

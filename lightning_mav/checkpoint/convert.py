@@ -3,6 +3,7 @@
 Conversion is strict: every tensor of a source is used, every weight of the model is given, or nothing is written.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -50,13 +51,24 @@ def convert_sources(sources: Sequence[str | Path], families: Sequence[Family] = 
 def convert_states(given: Sequence[tuple[str | Path, State]], families: Sequence[Family] = FAMILIES) -> list[Converted]:
     """Do the same for tensors that were read already, each table with the name of its source."""
     statistics = [state for _, state in given if set(state) == {"0", "1"}]
+    if len(statistics) > 1:
+        raise CheckpointError(f"{len(statistics)} sources are embeddings' statistics; give those of one prior")
     networks = _merged([(source, _native(state, families)) for source, state in given if set(state) != {"0", "1"}])
     found: list[Converted] = []
     for source, state in networks:
         found += _converted(source, state, statistics[0] if statistics else None, families)
     if statistics and not any(one.family.model == "prior" for one in found):
         raise CheckpointError("the embeddings' statistics belong to a prior; convert them together with it")
+    _check_folders(found)
     return found
+
+
+def _check_folders(found: Sequence[Converted]) -> None:
+    """Refuse models of one folder, of which the last would stay."""
+    for folder, num in Counter(one.family.folder for one in found).items():
+        if num > 1:
+            names = ", ".join(one.family.name for one in found if one.family.folder == folder)
+            raise CheckpointError(f"{num} models would be '{folder}' ({names}); convert each into its own --out")
 
 
 def _native(state: State, families: Sequence[Family]) -> State:

@@ -4,6 +4,7 @@ Nothing in a file is ever run, and large files are mapped rather than read at on
 """
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ def read_foreign(path: str | Path) -> dict[str, Tensor]:
 def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such file or folder; fetch it, or correct --source")
     for suffix in SUFFIXES:
         found = sorted(file for file in path.glob(f"*{suffix}") if ".fp16." not in file.name)
         if found:
@@ -47,21 +50,45 @@ def _files(path: Path) -> list[Path]:
 def _check_whole(folder: Path, found: list[Path]) -> None:
     """Compare with a sharded folder's index, so that a shard that was not fetched is missed."""
     for index in folder.glob("*.index.json"):
-        wanted = set(json.loads(index.read_text())["weight_map"].values())
+        wanted = _shards_of(index)
         if missing := sorted(wanted - {file.name for file in found} if found[0].suffix in str(wanted) else set()):
             raise CheckpointError(f"{folder}: lacks {missing[0]}, which {index.name} names; fetch it too")
 
 
+def _shards_of(index: Path) -> set[str]:
+    try:
+        return set(json.loads(index.read_text())["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise CheckpointError(f"{index}: truncated, or no index of weights; fetch it again") from error
+
+
 def _of_file(file: Path) -> dict[str, Tensor]:
+    if not file.is_file():
+        raise CheckpointError(f"{file}: is no file; name the folder or file with the weights")
+    if _is_text(file):
+        raise CheckpointError(f"{file}: is text (a web page, or a Git LFS pointer?), no weights; fetch the file itself")
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
-        content = torch.load(file, map_location="cpu", weights_only=True, mmap=_can_be_mapped(file))
+        content = _unpickled(file)
     except (OSError, SafetensorError, RuntimeError, ValueError, EOFError) as error:
         raise CheckpointError(f"{file}: truncated, empty or no weights file; fetch it again") from error
     except Exception as error:  # the unpickler refuses what is neither tensor nor plain value, in many ways
         raise CheckpointError(f"{file}: holds more than tensors, and is not run; get it as safetensors") from error
     return _tensors(content, file)
+
+
+def _unpickled(file: Path) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the pickle's protocol, before it is refused
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=_can_be_mapped(file))
+
+
+def _is_text(file: Path) -> bool:
+    """Tell whether a file begins as no format of weights does: with nothing but printable ASCII."""
+    with file.open("rb") as start:
+        head = start.read(256)
+    return bool(head) and head.isascii() and all(char.isprintable() or char.isspace() for char in head.decode())
 
 
 def _can_be_mapped(file: Path) -> bool:

@@ -189,7 +189,7 @@ def candidates_of(source: str) -> Iterator[Candidate]:
     for unit in units_of(source):
         found, bad = unit.candidates()
         if bad:
-            raise DataError(f"{bad[0].name}: {bad[0].reason}")
+            raise DataError(f"{bad[0].name}: {bad[0].reason}; or take a manifest (data index), which leaves it out")
         yield from found
 
 

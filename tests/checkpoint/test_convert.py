@@ -133,6 +133,15 @@ def test_what_is_too_much_or_too_little_is_named():
         convert_states([("x.ckpt", state), ("s", {"0": torch.zeros(1), "1": torch.zeros(1)})], families)
 
 
+def test_two_models_of_one_folder_are_refused_and_so_are_two_statistics():
+    families = tiny()
+    state = filled(families[0])
+    with pytest.raises(CheckpointError, match=r"2 models would be 'decoder' .* into its own --out"):
+        convert_states([("a.ckpt", state), ("b.ckpt", dict(state))], families)
+    with pytest.raises(CheckpointError, match="2 sources are embeddings' statistics"):
+        convert_states([(name, dict(STATISTICS)) for name in ("a.th", "b.th")], families)
+
+
 def test_interleaving_orders_rows_by_head_then_q_k_v():
     q, k, v = (torch.arange(6.0)[:, None] + 10 * i for i in range(3))
     rows = interleaved([q, k, v], 2)[:, 0].tolist()

@@ -68,5 +68,31 @@ def test_code_is_never_run_and_other_things_are_refused(tmp_path):
     torch.save({"a": 3}, tmp_path / "numbers.pt")
     with pytest.raises(CheckpointError, match="holds no plain table of weights"):
         read_foreign(tmp_path / "numbers.pt")
+    with pytest.raises(CheckpointError, match="no such file or folder"):
+        read_foreign(tmp_path / "nothing")
+    (tmp_path / "nothing").mkdir()
     with pytest.raises(CheckpointError, match="no weights there"):
         read_foreign(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("name", ["a.ckpt", "a.safetensors"])
+@pytest.mark.parametrize("text", ["<!doctype html>\n<html>", "version https://git-lfs.github.com/spec/v1\nsize 3\n"])
+def test_a_web_page_and_a_pointer_are_called_text(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(CheckpointError, match=r"is text .* fetch the file itself"):
+        read_foreign(tmp_path / name)
+
+
+@pytest.mark.parametrize("text", ['{"weight_map', "[]", '{"weight_map": 3}', "{}"])
+def test_a_damaged_index_is_named(tmp_path, text):
+    save_file(TENSORS, tmp_path / "model-0.safetensors")
+    (tmp_path / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors\.index\.json: truncated, or no index"):
+        read_foreign(tmp_path)
+
+
+def test_a_refused_pickle_gives_no_warning(tmp_path, recwarn):
+    (tmp_path / "evil.pt").write_bytes(pickle.dumps(Evil(), protocol=4))
+    with pytest.raises(CheckpointError, match="is not run"):
+        read_foreign(tmp_path / "evil.pt")
+    assert not recwarn

@@ -274,3 +274,9 @@ def test_packing_goes_on_after_a_kill_and_refuses_to_mix(image_folder, tmp_path)
     assert (tmp_path / "killed" / "00000.tar").stat().st_mtime_ns == kept
     with pytest.raises(DataError, match="killed: holds shards of another source"):
         pack(str(image_folder), tmp_path / "killed", 4)
+
+
+def test_a_bad_file_is_named_with_the_way_around_it(tmp_path):
+    (tmp_path / "a.mp4").touch()
+    with pytest.raises(DataError, match=r"a\.mp4: empty file.*take a manifest \(data index\)"):
+        list(candidates_of(str(tmp_path)))
