@@ -127,7 +127,9 @@ class MavCLI(LightningCLI):
             trainer = super().instantiate_trainer(**settings)
         except (MisconfigurationException, ModuleNotFoundError) as error:
             lacking = any(word in str(error).lower() for word in ("accelerator", "backend", "device", "module"))
-            raise (MachineError if lacking else ConfigError)(f"trainer: {error}") from error
+            if lacking:
+                raise MachineError(f"trainer: {error}; take --trainer.accelerator cpu, or see doctor") from error
+            raise ConfigError(f"trainer: {error}") from error
         trainer.ckpt_path = self._resume_from  # set before Stage.setup, which asks whether this is a new run
         return trainer
 
