@@ -4,7 +4,7 @@ Conversion is strict: every tensor of a source is used, every weight of the mode
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -162,7 +162,7 @@ def _strict(source: str | Path, family: Family, part: State, statistics: State |
         if keys:
             shown = ", ".join(key.removeprefix("network.") for key in keys[:3])
             raise CheckpointError(f"{source}: is no {family.name}: {len(keys)} weights are {what}: {shown}")
-    return {key: state[key].float() for key in wanted}
+    return {key: state[key] for key in wanted}
 
 
 def _rows_by_head(part: State, family: Family) -> State:
@@ -184,8 +184,7 @@ def empty_model(family: Family) -> Any:
 
 
 def filled_model(converted: Converted) -> nn.Module:
-    """Return the model with its converted weights."""
+    """Return the model with its converted weights in float32: of several, one at a time takes that memory."""
     model: nn.Module = empty_model(converted.family)
-    state: Mapping[str, Tensor] = converted.state
-    model.load_state_dict(state, assign=True)
+    model.load_state_dict({key: value.float() for key, value in converted.state.items()}, assign=True)
     return model
