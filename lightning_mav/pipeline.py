@@ -241,12 +241,15 @@ class MakeAVideo:
         return load_model(self._path(name), name).to(self.device)
 
     def _texts(self, model: Any, prompts: Sequence[str] | None, total: int) -> Callable[[slice], TextPair | None]:
-        """Return what a network with text reads of a part of the batch; without prompts that is the empty text."""
+        """Return what a network with text reads of a part of the batch; without prompts that is the empty text.
+
+        All is encoded at once, so that the CLIP leaves memory before the network works.
+        """
         if model.config.network.text_dim is None:
             return lambda part: None
         clip = load_clip(str(self._path("clip")))
-        null, texts = clip.encode_text([""]), list(prompts or [""] * total)
-        return lambda part: (clip.encode_text(texts[part]), null)
+        text, null = clip.encode_text(list(prompts or [""] * total)), clip.encode_text([""])
+        return lambda part: (text[part], null)
 
     def _path(self, name: str) -> str | Path:
         if name not in self.paths:

@@ -9,7 +9,7 @@ from lightning_mav.diffusion.guidance import Condition
 from lightning_mav.diffusion.noise import NoiseStream
 from lightning_mav.diffusion.samplers import OnStep
 from lightning_mav.models.base import DiffusionModel, Objective, Sampling, device_of, shuffle, unshuffle
-from lightning_mav.networks.encoders import TEXT, TextEncoding, TextPair
+from lightning_mav.networks.encoders import TEXT, TextPair
 from lightning_mav.networks.pseudo3d import TemporalConfig
 from lightning_mav.networks.unet import UNet, UNetConfig
 
@@ -115,10 +115,11 @@ class Decoder(DiffusionModel):
         on_step: OnStep | None,
         text: TextPair | None,
     ) -> Tensor:
+        x_T = noise.draw(shape, self.shared_noise).to(device_of(self))
         null = condition | {"image_dropped": torch.ones_like(condition["image_dropped"])}
         if text is not None and self.config.network.text_dim:
-            condition, null = condition | _spread(text[0], condition), null | _spread(text[1], condition)
-        x_T = noise.draw(shape, self.shared_noise).to(device_of(self))
+            given, empty = (one.to(x_T.device).expand(len(x_T)).as_condition() for one in text)
+            condition, null = condition | given, null | empty
         x0 = self.denoise(self.call, x_T, condition, null, noise, sampling, on_step, self.shared_noise)
         return x0.clamp(-1, 1)
 
@@ -136,9 +137,3 @@ class Decoder(DiffusionModel):
         if self.objective.learns_variance:
             return torch.cat([shuffle(half, factor) for half in output.chunk(2, 1)], 1)
         return shuffle(output, factor)
-
-
-def _spread(text: TextEncoding, condition: Condition) -> Condition:
-    """Give each of the B samples of ``condition`` its text, or all of them the only one."""
-    batch, device = len(condition["image_dropped"]), condition["image_dropped"].device
-    return {name: one.to(device).expand(batch, *one.shape[1:]) for name, one in text.as_condition().items()}

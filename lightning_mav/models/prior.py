@@ -93,9 +93,7 @@ class Prior(DiffusionModel):
             (B, D) raw CLIP image embeddings.
         """
         device = device_of(self)
-        condition, null_condition = (
-            {name: value.to(device) for name, value in encoding.as_condition().items()} for encoding in (text, null)
-        )
+        condition, null_condition = (encoding.to(device).as_condition() for encoding in (text, null))
         x_T = noise.draw((num_candidates or self.config.num_candidates, len(self.embedding_mean))).to(device)
         drawn = self.denoise(self.call, x_T, condition, null_condition, noise, sampling, on_step)
         return best_match(self.from_space(drawn), condition["text_embedding"])

@@ -7,7 +7,7 @@ Shapes: B batch, D width of the joint embedding, S width of the text encoder's p
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any, Protocol
@@ -46,11 +46,24 @@ class TextEncoding:
         """Undo ``as_condition``."""
         return cls(*(batch[name] for name in TEXT))
 
+    def to(self, device: torch.device) -> "TextEncoding":
+        """Return it on a device; nothing is copied where it is there already."""
+        return self._each(lambda value: value.to(device))
+
+    def expand(self, batch: int) -> "TextEncoding":
+        """Give each of ``batch`` samples its text, or all of them the only one; nothing is copied."""
+        return self._each(lambda value: value.expand(batch, *value.shape[1:]))
+
     def repeat(self, times: int) -> "TextEncoding":
         """Return the batch ``times`` times over."""
-        return TextEncoding(
-            self.embedding.repeat(times, 1), self.states.repeat(times, 1, 1), self.mask.repeat(times, 1)
-        )
+        return self._each(lambda value: value.repeat(times, *[1] * (value.ndim - 1)))
+
+    def __getitem__(self, samples: slice) -> "TextEncoding":
+        """Return some of the batch."""
+        return self._each(lambda value: value[samples])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "TextEncoding":
+        return TextEncoding(change(self.embedding), change(self.states), change(self.mask))
 
 
 TextPair = tuple[TextEncoding, TextEncoding]

@@ -104,8 +104,8 @@ class DecoderDataModule(StageDataModule):
         if "image" in batch:
             batch = batch | {"video": batch["image"].unsqueeze(2)}
         embedding = self.clip.encode_image(self._embedded_frame(batch))
-        text = self.empty_text.repeat(len(embedding)).as_condition()
-        return batch | {"image_embedding": embedding} | {name: one.to(embedding.device) for name, one in text.items()}
+        self.empty_text = self.empty_text.to(embedding.device)
+        return batch | {"image_embedding": embedding} | self.empty_text.expand(len(embedding)).as_condition()
 
     def _embedded_frame(self, batch: Batch) -> Tensor:
         video: Tensor = batch["video"]

@@ -77,8 +77,8 @@ class PriorStage(Stage):
 
     def samples(self, batch: Batch, noise: NoiseStream) -> Tensor:
         """Return image embeddings (B, D) drawn for the batch's texts."""
-        text = TextEncoding.of(batch)
-        return self.model.sample(text, TextEncoding(*(batch[f"null_{name}"] for name in TEXT)), noise)
+        null = TextEncoding.of({name: batch[f"null_{name}"] for name in TEXT})
+        return self.model.sample(TextEncoding.of(batch), null, noise)
 
     def quality(self, batch: Batch) -> dict[str, Tensor]:
         """Compare drawn embeddings with the true one and with all captions' mean embeddings, beside the text's own."""
