@@ -14,6 +14,7 @@ from lightning_mav.data.embeddings import Record, begin, write_embeddings
 from lightning_mav.data.images import open_images
 from lightning_mav.data.listing import Split
 from lightning_mav.networks.encoders import ClipEncoder
+from lightning_mav.stages.base import batch_loader
 from lightning_mav.stages.clip import CaptionedImages
 
 SPLITS: tuple[Split, ...] = ("train", "val")
@@ -52,7 +53,7 @@ def embed(
     for split, images in sets.items():
         parts = {out / name: part for name, part in record.shards(split).items() if not (out / name).exists()}
         batches = {path: _batches(part, batch_size) for path, part in parts.items()}
-        loader = _loader(images, [batch for part in batches.values() for batch in part], num_workers)
+        loader = batch_loader(images, [batch for part in batches.values() for batch in part], num_workers)
         with tqdm(total=sum(map(len, parts.values())), desc=f"embedding {split}", unit="image") as bar:
             encoded = _encoded(loader, clip, device, bar)
             for path, part in batches.items():
@@ -64,11 +65,6 @@ def _batches(samples: range, batch_size: int) -> list[list[tuple[int, int]]]:
     """Return the keys of a shard's samples in batches that depend on this shard alone."""
     keys = [(i, i) for i in samples]
     return [keys[start : start + batch_size] for start in range(0, len(keys), batch_size)]
-
-
-def _loader(images: CaptionedImages, batches: Any, num_workers: int) -> DataLoader[dict[str, Any]]:
-    workers: dict[str, Any] = {"multiprocessing_context": "spawn", "timeout": 300} if num_workers else {}
-    return DataLoader(images, batch_sampler=batches, num_workers=num_workers, **workers)
 
 
 def _encoded(loader: DataLoader[dict[str, Any]], clip: ClipEncoder, device: str, bar: Any) -> Iterator[Encoded]:

@@ -279,10 +279,15 @@ class StageDataModule(LightningDataModule):
     predict_dataloader = val_dataloader
 
     def _loader(self, dataset: Dataset[dict[str, Any]], batches: Any) -> DataLoader[dict[str, Any]]:
-        workers: dict[str, Any] = {"num_workers": self.num_workers, "pin_memory": torch.cuda.is_available()}
-        if self.num_workers:
-            workers |= {"multiprocessing_context": "spawn", "timeout": 300, "persistent_workers": True}
-        return DataLoader(dataset, batch_sampler=batches, **workers)
+        return batch_loader(dataset, batches, self.num_workers)
+
+
+def batch_loader(dataset: Dataset[dict[str, Any]], batches: Any, num_workers: int) -> DataLoader[dict[str, Any]]:
+    """Return a loader of ``batches``, lists of keys of ``dataset``; without workers it reads in this process."""
+    workers: dict[str, Any] = {"num_workers": num_workers, "pin_memory": torch.cuda.is_available()}
+    if num_workers:
+        workers |= {"multiprocessing_context": "spawn", "timeout": 300, "persistent_workers": True}
+    return DataLoader(dataset, batch_sampler=batches, **workers)
 
 
 def train_temporal_only(model: nn.Module) -> None:
