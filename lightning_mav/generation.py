@@ -1,6 +1,6 @@
 """From the options of a command to a pipeline whose every part is there and fits, found out before any work is done."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from lightning_mav.checkpoint.config import from_plain
-from lightning_mav.checkpoint.models import read_model
+from lightning_mav.checkpoint.models import read_description, read_model
 from lightning_mav.checkpoint.resolve import resolve_model
 from lightning_mav.diffusion.schedule import spaced_timesteps
 from lightning_mav.errors import CheckpointError, ConfigError, MachineError
@@ -41,12 +41,21 @@ def open_pipeline(
     """
     if resolve_model(folder).kind != "pipeline":
         raise CheckpointError(f"{folder}: is one model; --model wants the folder of prior, decoder and the rest")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise MachineError("device: torch sees no GPU; take --device cpu, or see python -m lightning_mav doctor")
-    chosen = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+    chosen = chosen_device(device)
     exact = _native_precision(chosen) if precision == "auto" else precision
     parts = {name: path for name, path in replaced.items() if path}
     return MakeAVideo.from_pretrained(folder, parts, device=chosen, precision=exact, batch_size=batch_size)
+
+
+def chosen_device(device: Device) -> Literal["cpu", "cuda"]:
+    """Return the device that a command's option means.
+
+    Raises:
+        MachineError: No GPU, but one was asked for.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise MachineError("device: torch sees no GPU; take --device cpu, or see python -m lightning_mav doctor")
+    return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def _native_precision(device: str) -> Literal["bf16", "float32"]:
@@ -54,13 +63,13 @@ def _native_precision(device: str) -> Literal["bf16", "float32"]:
     return "bf16" if device == "cuda" or torch.cpu.get_capabilities().get("amx_bf16") else "float32"
 
 
-def configs_of(pipeline: MakeAVideo, parts: Sequence[Part], read: Callable[..., Any] = read_model) -> dict[str, Any]:
+def configs_of(pipeline: MakeAVideo, parts: Sequence[Part], with_weights: bool = True) -> dict[str, Any]:
     """Return the configurations of ``parts``, each read from its file.
 
     Args:
         pipeline: Where the parts lie.
         parts: Their names.
-        read: ``read_description`` leaves weights alone; ``read_model`` finds out whether they are whole, too.
+        with_weights: Find out whether the weights are whole, too.
 
     Raises:
         CheckpointError: A part is missing, damaged, another model, or made for another CLIP.
@@ -70,7 +79,8 @@ def configs_of(pipeline: MakeAVideo, parts: Sequence[Part], read: Callable[..., 
     for part in parts:
         if part not in pipeline.paths:
             raise CheckpointError(f"no {part} among the models; train it, or name its folder with --{part}")
-        description, _ = read(pipeline.paths[part], part)
+        path = pipeline.paths[part]
+        description = read_model(path, part)[0] if with_weights else read_description(path, part)
         configs[part] = from_plain(MODELS[part].config_class, description["config"])
     _check_widths(pipeline, configs)
     _check_sizes(pipeline, configs)

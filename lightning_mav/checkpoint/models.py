@@ -84,15 +84,15 @@ def read_model(
     return description, state
 
 
-def read_description(path: str | Path, expected: str | None = None) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return what ``read_model`` does, with no weights or with weights on the meta device: no memory is needed."""
+def read_description(path: str | Path, expected: str | None = None) -> dict[str, Any]:
+    """Return a model's description alone; its weights need no memory and are not looked at."""
     found = _single(path)
     if found.kind == "checkpoint":
-        description, state = _from_checkpoint(found.path, "averaged", map_location="meta")
+        description, _ = _from_checkpoint(found.path, "averaged", map_location="meta")
     else:
-        description, state = _description(found.path), {}
+        description = _description(found.path)
     _check_name(description, found.path, expected)
-    return description, state
+    return description
 
 
 def _single(path: str | Path) -> ResolvedModel:

@@ -148,14 +148,12 @@ def embed(
     """
     from pathlib import Path
 
-    import torch
-
     from lightning_mav.checkpoint.clip import load_clip
     from lightning_mav.embedding import embed as write
-    from lightning_mav.generation import check_positive
+    from lightning_mav.generation import check_positive, chosen_device
 
     check_positive(size=size, batch_size=batch_size, samples_per_shard=samples_per_shard)
-    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    chosen = chosen_device(device)
     record = write(source, load_clip(clip), Path(out), size, batch_size, samples_per_shard, num_workers, chosen)
     print(f"{record.train} training and {record.val} held-out pairs; train the prior with --data.source {out}")
 

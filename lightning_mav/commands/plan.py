@@ -71,7 +71,6 @@ def cascade_rows(
 ) -> list[Row]:
     """Return what each part of a cascade needs, and the largest part, for one is in memory at a time."""
     from lightning_mav import generation
-    from lightning_mav.checkpoint.models import read_description
     from lightning_mav.pipeline import PARTS
     from lightning_mav.planning.generating import Request, plan_cascade
 
@@ -79,7 +78,7 @@ def cascade_rows(
     generation.check_positive(frames=frames, frame_skip=frame_skip, batch_size=batch_size)
     generation.check_frames(frames, frame_skip, parts)
     pipeline = generation.open_pipeline(folder, {}, "cpu", precision)
-    configs = generation.configs_of(pipeline, parts, read_description)
+    configs = generation.configs_of(pipeline, parts, with_weights=False)
     plans = plan_cascade(configs, Request(batch_size, frames, frame_skip, precision == "bf16", device))
     largest = max(plans, key=lambda part: plans[part].memory.total())
     total = plans[largest].memory.total()
