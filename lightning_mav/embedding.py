@@ -1,6 +1,7 @@
 """Captioned images become CLIP embeddings on disk, so that the prior need not encode each image in every epoch."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from lightning_mav.data.embeddings import Record, begin, write_embeddings
+from lightning_mav.data.embeddings import RECORD, Record, write_embeddings
 from lightning_mav.data.images import open_images
 from lightning_mav.data.listing import Split
+from lightning_mav.data.resuming import claim
 from lightning_mav.networks.encoders import ClipEncoder
 from lightning_mav.stages.base import batch_loader
 from lightning_mav.stages.clip import CaptionedImages
@@ -49,7 +51,7 @@ def embed(
     sets = {split: CaptionedImages(open_images(source, split, size), size, seed=0) for split in SPLITS}
     lengths = {split: len(images) for split, images in sets.items()}
     record = Record(source, clip.fingerprint, size, samples_per_shard, **lengths)
-    begin(out, record)
+    claim(out / RECORD, asdict(record), "embeddings of other images or by another CLIP")
     for split, images in sets.items():
         parts = {out / name: part for name, part in record.shards(split).items() if not (out / name).exists()}
         batches = {path: _batches(part, batch_size) for path, part in parts.items()}

@@ -4,9 +4,8 @@ A shard ``SPLIT-00000.safetensors`` holds ``image_embedding`` and ``text_embeddi
 run of bytes with the places where they end. A record beside the shards says how many there are, and of which CLIP.
 """
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from torch.utils.data import Dataset
 
 from lightning_mav.checkpoint.io import write_atomically
 from lightning_mav.data.listing import Split
+from lightning_mav.data.resuming import read_claim
 from lightning_mav.errors import DataError
 
 RECORD = "embeddings.json"
@@ -61,22 +61,9 @@ def read_record(folder: str | Path) -> Record | None:
     if not path.is_file():
         return None
     try:
-        return Record(**json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
+        return Record(**read_claim(path))
+    except TypeError as error:
         raise DataError(f"{path}: damaged; run data embed again into an empty folder") from error
-
-
-def begin(folder: Path, record: Record) -> None:
-    """Write down what a folder will hold, or compare it with what it holds.
-
-    Raises:
-        DataError: It holds embeddings of other images or by another CLIP.
-    """
-    found = read_record(folder)
-    if found is None:
-        write_atomically(folder / RECORD, lambda file: file.write(json.dumps(asdict(record)).encode()))
-    elif found != record:
-        raise DataError(f"{folder}: holds embeddings of other images or by another CLIP; choose an empty folder")
 
 
 def write_embeddings(path: Path, image: Tensor, text: Tensor, captions: Sequence[str]) -> None:

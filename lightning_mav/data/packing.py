@@ -11,11 +11,11 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from lightning_mav.checkpoint.io import write_atomically
 from lightning_mav.data.candidates import Candidate, candidates_of
+from lightning_mav.data.resuming import claim
 from lightning_mav.data.shards import Extent, write_shard
-from lightning_mav.errors import DataError
 from lightning_mav.seeding import hashed_seed
 
-RECORD = "pack.json"  # says what is packed here, so that a killed run can only go on with the same
+RECORD = "pack.json"
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,7 @@ def begin(
     """
     state = [(c.name, c.media.size, os.stat(c.media.file).st_mtime_ns, c.caption or "") for c in candidates]
     record = {"source": hashed_seed(repr(state)), "samples_per_shard": samples_per_shard, **settings}
-    path = out / RECORD
-    if not path.exists():
-        write_atomically(path, lambda file: file.write(json.dumps(record).encode()))
-    elif json.loads(path.read_text()) != record:
-        raise DataError(f"{out}: holds shards of another source, or with other settings; choose an empty folder")
+    claim(out / RECORD, record, "shards of another source, or with other settings")
     starts = enumerate(range(0, len(candidates), samples_per_shard))
     return {out / f"{number:05d}.tar": candidates[start : start + samples_per_shard] for number, start in starts}
 
