@@ -18,6 +18,7 @@ from lightning_mav.networks.pseudo3d import TemporalConfig, is_temporal
 from lightning_mav.networks.text_transformer import TextTransformerConfig
 from lightning_mav.networks.unet import UNet
 from lightning_mav.seeding import generator
+from tests.by_name import drawn, weights, with_weights
 
 FIXTURE = load_file(Path(__file__).parent / "fixtures" / "adm_glide.safetensors")
 SMALL = {"channels": 32, "channel_mult": (1, 2), "num_res_blocks": 1, "attention_downsamples": (2,), "dropout": 0.0}
@@ -34,21 +35,6 @@ CASES = {
     "glide": ("GLIDE base", GLIDE),
     "glide upsampler": ("GLIDE upsampler", GLIDE),
 }
-
-
-def drawn(name, *shape):
-    return torch.randn(shape, generator=generator("published numbers", name))
-
-
-def weights(shapes):
-    """Matrices that keep the scale of what they map, norms near 1, biases near 0."""
-
-    def one(name, shape):
-        if len(shape) > 1:
-            return drawn(name, *shape) / torch.tensor(shape[1:]).prod().sqrt()
-        return drawn(name, *shape) / 10 + name.endswith("weight")
-
-    return {name: one(name, shape) for name, shape in shapes.items()}
 
 
 def at_small_width(name, sizes):
@@ -92,7 +78,7 @@ def test_the_inflated_network_is_the_published_one_on_every_frame(case, precisio
     network, frames = family.config.network, 3
     channels = (3, 6 if family.config.objective.learns_variance else 3) if family.model == "decoder" else (6, 6)
     plain, inflated = UNet(network, *channels), UNet(replace(network, temporal=TemporalConfig(), fps=True), *channels)
-    plain.load_state_dict(weights({key: value.shape for key, value in plain.state_dict().items()}))
+    with_weights(plain)
     report = inflated.load_state_dict(plain.state_dict(), strict=False)
     assert not report.unexpected_keys and all(map(is_temporal, report.missing_keys))
 

@@ -17,7 +17,7 @@ from lightning_mav.models.prior import Prior, PriorConfig
 from lightning_mav.networks.encoders import TextEncoding
 from lightning_mav.networks.prior_transformer import PriorTransformerConfig
 from lightning_mav.networks.unet import UNet, UNetConfig
-from lightning_mav.seeding import generator
+from tests.by_name import drawn, with_weights
 
 FIXTURE = load_file(Path(__file__).parent / "fixtures" / "karlo.safetensors")
 PRIOR = PriorTransformerConfig(embedding_dim=24, states_dim=24, width=32, num_layers=2, num_heads=2)
@@ -32,22 +32,6 @@ SUPER_RESOLUTION = UNetConfig(
     context_dim=None,
 )
 TIMESTEP = torch.tensor([5, 871])
-
-
-def drawn(name, *shape):
-    return torch.randn(shape, generator=generator("published numbers", name))
-
-
-def with_weights(network):
-    """Fill matrices so that they keep the scale of what they map, norms near 1, everything else small."""
-
-    def one(name, shape):
-        if len(shape) > 1:
-            return drawn(name, *shape) / torch.tensor(shape[1:]).prod().sqrt()
-        return drawn(name, *shape) / 10 + name.endswith("weight")
-
-    network.load_state_dict({name: one(name, value.shape) for name, value in network.state_dict().items()})
-    return network.eval().requires_grad_(False)
 
 
 def text(name, lengths):
