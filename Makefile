@@ -7,12 +7,13 @@ STAMP := $(VENV)/.requirements.lock
 TYPED := $(wildcard lightning_mav callbacks eval)
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo demo-full test lint lock clean
+.PHONY: help setup demo demo-full test faults lint lock clean
 
 help:
 	@echo "make demo     set up .venv if needed; train the whole cascade on moving shapes, make videos, write a report"
 	@echo "make demo-full  the same with longer training"
 	@echo "make test     set up .venv if needed; lint, type check and run the tests"
+	@echo "make faults   the whole fault suite: kills, broken files, full disks; writes docs/faults.md"
 	@echo "make lint     ruff and mypy only"
 	@echo "make setup    .venv only"
 	@echo "make lock     write requirements.lock anew from pyproject.toml"
@@ -64,6 +65,9 @@ $(DEMO)/sr_spacetime/done: $(DEMO)/sr_spacetime_image/done
 
 test: lint
 	$(BIN)/python -m pytest
+
+faults: $(STAMP)
+	$(BIN)/python -m pytest tests/faults -m "full or not full" --table docs/faults.md
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
