@@ -27,6 +27,7 @@ from lightning_mav.predictions import PredictionWriter
 from lightning_mav.progress import RunProgressBar
 from lightning_mav.stages.base import Stage, StageDataModule
 
+SEARCHED = ("last", "best", "hpc")  # Lightning's words, which find nothing in silence
 SAVED_SECTIONS = ("seed_everything", "checkpoint_every", "trainer", "model", "data")
 
 
@@ -82,6 +83,10 @@ class MavCLI(LightningCLI):
         """Prepare the run folder and find the checkpoint to start from."""
         config = self.config[self.subcommand]
         config.weights_only = True
+        if config.ckpt_path in SEARCHED:
+            raise ConfigError(
+                f"ckpt_path: '{config.ckpt_path}' is not looked for; name a file, or --run FOLDER to resume"
+            )
         self.run_folder = RunFolder(Path(config.run)) if config.run else None
         self._resume_from: str | None = None
         if self.subcommand == "fit":
@@ -95,9 +100,12 @@ class MavCLI(LightningCLI):
             raise ConfigError("run: fit needs a folder for its checkpoints and logs; add --run runs/NAME")
         if config.checkpoint_every < 1:
             raise ConfigError(f"checkpoint_every: expected at least 1 step, got {config.checkpoint_every}")
+        self._occupy(self.run_folder)
+        for damaged in self.run_folder.damaged():
+            say(f"{damaged}: damaged, its sha256 differs; set aside, and going back to the checkpoint before it")
+            rank_zero_only(self.run_folder.set_aside)(damaged)
         if newest := self.run_folder.newest():
             self._resume(config, self.run_folder, newest)
-        self._occupy(self.run_folder)
 
     def _resume(self, config: Namespace, run: RunFolder, newest: Path) -> None:
         self._dump_config()

@@ -135,7 +135,8 @@ def only_line(capsys):
 def test_a_run_is_one_folder(capsys):
     assert fit("--checkpoint_every", "3", "--trainer.logger", "true") == 0
     assert sorted(os.listdir("run")) == [".lock", "checkpoints", "config.yaml", "logs", "samples"]
-    assert steps() == ["last.ckpt", "step=000006.ckpt", "step=000008.ckpt"]
+    kept = ["step=000006.ckpt", "step=000006.ckpt.sha256", "step=000008.ckpt", "step=000008.ckpt.sha256"]
+    assert steps() == ["last.ckpt", *kept]
     assert os.path.samefile("run/checkpoints/last.ckpt", "run/checkpoints/step=000008.ckpt")
     assert any("tfevents" in name for name in os.listdir("run/logs"))
     assert weights()["stage"] == "ToyStage"
@@ -149,6 +150,7 @@ def test_the_bar_counts_steps_and_the_end_says_where_the_results_lie(capsys):
     assert "step 8 reached; run holds checkpoints/, samples/ and logs/" in shown.out
 
 
+@pytest.mark.row(11)
 def test_a_finished_run_says_so_and_a_longer_one_resumes(capsys):
     assert fit() == 0
     assert fit() == 0
@@ -193,6 +195,54 @@ def test_changed_hyper_parameters_are_refused_with_the_difference(capsys):
     assert "model.lr: 0.01 -> 0.5; start a new run with --model.init_from run" in only_line(capsys)
     assert fit("--trainer.accumulate_grad_batches", "2", "--trainer.max_steps", "9") == 2
     assert fit("--trainer.max_steps", "9", "--data.num_workers", "0", "--trainer.log_every_n_steps", "1") == 0
+
+
+def spoil(path):
+    """Flip one bit in the middle of a file."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.row(53)
+def test_a_damaged_newest_checkpoint_is_set_aside_and_the_run_goes_on_from_the_one_before(capsys):
+    assert fit("--checkpoint_every", "3") == fit(run="whole") == 0
+    spoil(Path("run/checkpoints/step=000008.ckpt"))
+    assert main(["validate", "--run", "run"]) == 4
+    assert "step=000008.ckpt: damaged, its sha256 is not the one in step=000008.ckpt.sha256" in only_line(capsys)
+    assert fit("--checkpoint_every", "3") == 0
+    shown = capsys.readouterr().out
+    assert "step=000008.ckpt: damaged, its sha256 differs; set aside" in shown
+    assert "resuming run at step 6" in shown
+    assert "step=000008.ckpt.damaged" in steps()
+    assert same(weights("whole")["state_dict"], weights()["state_dict"])
+
+
+@pytest.mark.row(53)
+def test_a_run_whose_checkpoints_are_all_damaged_is_refused(capsys):
+    fit("--checkpoint_every", "3")
+    for path in Path("run", "checkpoints").glob("step=*.ckpt"):
+        spoil(path)
+    assert fit("--trainer.max_steps", "9") == 4
+    assert "run: none of its 2 checkpoints is whole; choose another --run" in only_line(capsys)
+
+
+@pytest.mark.row(55)
+def test_checkpoints_of_a_version_without_checksums_are_refused_with_the_command_that_adds_one(capsys):
+    fit()
+    for marker in Path("run", "checkpoints").glob("*.sha256"):
+        marker.unlink()
+    assert fit("--trainer.max_steps", "9") == 4
+    command = only_line(capsys).partition("if you trust the file: ")[2]
+    assert os.waitstatus_to_exitcode(os.system(command)) == 0
+    assert fit("--trainer.max_steps", "9") == 0
+
+
+@pytest.mark.row(10)
+@pytest.mark.parametrize("word", ["last", "best", "hpc"])
+def test_lightnings_words_for_a_checkpoint_are_refused(word, capsys):
+    assert fit("--ckpt_path", word) == 2
+    assert f"ckpt_path: '{word}' is not looked for; name a file, or --run FOLDER to resume" in only_line(capsys)
 
 
 def test_other_commands_load_the_newest_checkpoint(capsys):

@@ -13,6 +13,7 @@ from typing import IO, Any
 import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 
+from lightning_mav.checkpoint.digest import Hashing, digests_of, marker_lines, marker_of, verify
 from lightning_mav.errors import CheckpointError, ConfigError, MachineError
 
 FORMAT = 1
@@ -86,8 +87,35 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> None:
-    """Write a checkpoint atomically, stamped with the format version."""
-    write_atomically(path, lambda file: torch.save({**checkpoint, "format": FORMAT}, file))
+    """Write a checkpoint atomically, stamped with the format version, and its marker before it takes its name."""
+    path = Path(path)
+
+    def write(file: IO[bytes]) -> None:
+        hashing = Hashing(file)
+        torch.save({**checkpoint, "format": FORMAT}, hashing)  # type: ignore[arg-type]  # it only writes
+        _write_marker(path, {path.name: hashing.hexdigest()})
+
+    write_atomically(path, write)
+
+
+def commit_folder(path: str | Path) -> None:
+    """Write the marker of a checkpoint that is a folder, when all processes have written their files."""
+    _write_marker(Path(path), digests_of(Path(path)))
+
+
+def _write_marker(checkpoint: Path, digests: dict[str, str]) -> None:
+    write_atomically(marker_of(checkpoint), lambda file: file.write(marker_lines(digests)))
+
+
+def remove_checkpoint(path: str | Path) -> None:
+    """Remove a checkpoint and its marker, in the order that never leaves a part of it that counts."""
+    path = Path(path)
+    if path.is_dir():
+        marker_of(path).unlink(missing_ok=True)
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+        marker_of(path).unlink(missing_ok=True)
 
 
 def read_checkpoint(path: str | Path, stage: str | None = None, map_location: Any = "cpu") -> dict[str, Any]:
@@ -105,6 +133,7 @@ def read_checkpoint(path: str | Path, stage: str | None = None, map_location: An
         raise CheckpointError(f"{path}: checkpoints are read from local files only; download it first")
     if not Path(path).is_file():
         raise CheckpointError(f"{path}: no such checkpoint file")
+    verify(Path(path))
     try:
         checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:  # the unpickler fails in any way on bytes that are no checkpoint
@@ -147,5 +176,5 @@ class SafeCheckpointIO(CheckpointIO):
         return read_checkpoint(path, self.stage, map_location)
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Remove one checkpoint file."""
-        Path(path).unlink(missing_ok=True)
+        """Remove one checkpoint."""
+        remove_checkpoint(path)

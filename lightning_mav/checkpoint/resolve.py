@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from lightning_mav.checkpoint.digest import marker_of
 from lightning_mav.errors import CheckpointError
 
 STAGE_FOLDERS = (
@@ -57,11 +58,25 @@ def resolve_model(path: str | Path) -> ResolvedModel:
 
 def newest_checkpoint(run: str | Path) -> Path | None:
     """Return the checkpoint with the most steps in a run folder, None if there is none."""
-    checkpoints = sorted((Path(run) / "checkpoints").glob("step=*.ckpt"), key=step_of)
-    if checkpoints:
-        return checkpoints[-1]
-    last = Path(run) / "checkpoints" / "last.ckpt"
-    return last if last.is_file() else None
+    committed = committed_checkpoints(Path(run) / "checkpoints")
+    return committed[-1] if committed else None
+
+
+def committed_checkpoints(folder: Path) -> list[Path]:
+    """Return the finished checkpoints in a run's folder of checkpoints, those with a marker, the newest last.
+
+    Raises:
+        CheckpointError: There are only files without one, as a version before the markers wrote them.
+    """
+    found = sorted(folder.glob("step=*.ckpt"), key=step_of)
+    committed = [path for path in found if marker_of(path).is_file()]
+    files = [path for path in found if path.is_file()]
+    if files and not committed:
+        raise CheckpointError(
+            f"{files[-1]}: has no .sha256 beside it, as older versions wrote none; if you trust the file:"
+            f" cd {folder} && sha256sum {files[-1].name} > {marker_of(files[-1]).name}"
+        )
+    return committed
 
 
 def step_of(checkpoint: Path) -> int:

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -12,14 +13,16 @@ from typing import Any
 
 import yaml
 
+from lightning_mav.checkpoint.digest import MARKER, marker_of, verify
 from lightning_mav.checkpoint.io import TEMPORARY_PREFIX
-from lightning_mav.checkpoint.resolve import newest_checkpoint
+from lightning_mav.checkpoint.resolve import committed_checkpoints, newest_checkpoint
 from lightning_mav.errors import CheckpointError, ConfigError, MachineError
 
 # The other arguments of the Trainer are length, logging and hardware, which may change.
 FIXED_TRAINER_KEYS = ("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm")
 FREE_DATA_KEYS = ("num_workers",)
 STAGE_KEYS = ("model.class_path:", "data.class_path:")
+DAMAGED = ".damaged"  # ends the name of a checkpoint that is set aside
 SHOWN = 8  # differences that a refusal names
 
 
@@ -47,6 +50,28 @@ class RunFolder:
         """Return the newest checkpoint, None in a fresh folder."""
         return newest_checkpoint(self.path)
 
+    def damaged(self) -> list[Path]:
+        """Return the newest checkpoints whose bytes are not those that were written, down to the first that is whole.
+
+        Raises:
+            CheckpointError: None is whole.
+        """
+        damaged: list[Path] = []
+        for checkpoint in reversed(committed_checkpoints(self.checkpoints)):
+            try:
+                verify(checkpoint)
+                return damaged
+            except CheckpointError:
+                damaged.append(checkpoint)
+        if damaged:
+            raise CheckpointError(f"{self.path}: none of its {len(damaged)} checkpoints is whole; choose another --run")
+        return []
+
+    def set_aside(self, checkpoint: Path) -> None:
+        """Rename a damaged checkpoint, so that it neither counts nor is overwritten."""
+        marker_of(checkpoint).rename(f"{marker_of(checkpoint)}{DAMAGED}")
+        checkpoint.rename(f"{checkpoint}{DAMAGED}")
+
     def newest_or_fail(self) -> Path:
         """Return the newest checkpoint.
 
@@ -71,8 +96,15 @@ class RunFolder:
             raise MachineError(
                 f"{self.path}: cannot write to the run folder ({error}); choose another --run"
             ) from error
-        for leftover in self.checkpoints.glob(f"{TEMPORARY_PREFIX}*"):
-            leftover.unlink()
+        for leftover in self._leftovers():
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+
+    def _leftovers(self) -> list[Path]:
+        """Return what a killed run left half written, or half removed."""
+        partial = self.checkpoints.glob(f"{TEMPORARY_PREFIX}*")
+        markers = [one for one in self.checkpoints.glob(f"*{MARKER}") if not one.with_suffix("").exists()]
+        folders = [one for one in self.checkpoints.glob("step=*.ckpt") if one.is_dir() and not marker_of(one).is_file()]
+        return [*partial, *markers, *folders]
 
     @contextmanager
     def lock(self) -> Iterator[None]:

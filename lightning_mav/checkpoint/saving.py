@@ -11,8 +11,9 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from lightning_mav.checkpoint.resolve import step_of
-from lightning_mav.errors import NumericError
+from lightning_mav.checkpoint.io import remove_checkpoint
+from lightning_mav.checkpoint.resolve import committed_checkpoints
+from lightning_mav.errors import MachineError, NumericError
 
 
 class Stopped(SystemExit):
@@ -25,7 +26,7 @@ class RunCheckpoint(Checkpoint):
     A signal takes effect when the optimiser step under way is done, on all ranks together; a second one at once.
 
     Args:
-        folder: Receives step=NNNNNN.ckpt, and last.ckpt as a link to the newest.
+        folder: Receives step=NNNNNN.ckpt with its marker, and last.ckpt as a link to the newest.
         every: Optimiser steps between two checkpoints.
         keep: How many of the newest checkpoints stay.
     """
@@ -72,9 +73,10 @@ class RunCheckpoint(Checkpoint):
         self._save(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save the last whole step, unless its weights may be bad or the other ranks cannot take part."""
+        """Save the last whole step, unless weights may be bad, nothing can be written or other ranks are missing."""
         alone = trainer.world_size == 1 or isinstance(exception, Stopped)
-        if trainer.state.fn == "fit" and self._at_boundary and alone and not isinstance(exception, NumericError):
+        hopeless = isinstance(exception, NumericError | MachineError)
+        if trainer.state.fn == "fit" and self._at_boundary and alone and not hopeless:
             self._save(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -93,8 +95,8 @@ class RunCheckpoint(Checkpoint):
         self._saved_step = trainer.global_step
         if trainer.is_global_zero:
             self._point_last_to(path)
-            for old in sorted(self.folder.glob("step=*.ckpt"), key=step_of)[: -self.keep]:
-                old.unlink()
+            for old in committed_checkpoints(self.folder)[: -self.keep]:
+                remove_checkpoint(old)
 
     def _point_last_to(self, path: Path) -> None:
         link = self.folder / ".last"

@@ -1,6 +1,7 @@
 import os
 import pickle
 import random
+from pathlib import Path
 
 import pytest
 import torch
@@ -35,13 +36,18 @@ def test_permissions_are_those_of_an_ordinary_file(path):
     assert path.stat().st_mode == (path.parent / "plain").stat().st_mode
 
 
-def test_file_and_folder_are_synced_around_the_rename(tmp_path, monkeypatch):
+@pytest.mark.row(41)
+def test_marker_then_file_are_synced_before_and_after_each_rename(tmp_path, monkeypatch):
     calls = []
-    for name in ("fsync", "replace"):
-        real = getattr(os, name)
-        monkeypatch.setattr(os, name, lambda *a, name=name, real=real: (calls.append(name), real(*a)))
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(
+        os, "fsync", lambda number: (calls.append(os.readlink(f"/proc/self/fd/{number}")), fsync(number))
+    )
+    monkeypatch.setattr(os, "replace", lambda old, new: (calls.append(f"-> {Path(new).name}"), replace(old, new)))
     write_checkpoint(STATE, tmp_path / "a.ckpt")
-    assert calls == ["fsync", "replace", "fsync"]
+    steps = [Path(call).name[:9] if Path(call).name.startswith(".partial-") else call for call in calls]
+    folder = str(tmp_path)
+    assert steps == [".partial-", "-> a.ckpt.sha256", folder, ".partial-", "-> a.ckpt", folder]
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rest(path):
@@ -54,7 +60,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(path):
     with pytest.raises(MachineError, match=r"cannot write .*a\.ckpt"):
         write_atomically(path, fail)
     assert path.read_bytes() == before
-    assert os.listdir(path.parent) == [path.name]
+    assert sorted(os.listdir(path.parent)) == [path.name, f"{path.name}.sha256"]
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):

@@ -7,7 +7,8 @@ from lightning_mav.errors import CheckpointError
 def make_run(path, *steps):
     (path / "checkpoints").mkdir(parents=True)
     for step in steps:
-        (path / "checkpoints" / f"step={step:06d}.ckpt").touch()
+        for suffix in ("ckpt", "ckpt.sha256"):
+            (path / "checkpoints" / f"step={step:06d}.{suffix}").touch()
     return path
 
 
@@ -23,6 +24,16 @@ def test_newest_is_the_one_with_the_most_steps(tmp_path):
     assert newest_checkpoint(run).name == "step=1000000.ckpt"
     assert newest_checkpoint(tmp_path) is None
     assert newest_checkpoint(make_run(tmp_path / "empty")) is None
+
+
+def test_what_has_no_marker_does_not_count(tmp_path):
+    run = make_run(tmp_path / "run", 3)
+    (run / "checkpoints" / "step=000004.ckpt").mkdir()  # a folder that is still being written
+    (run / "checkpoints" / "step=000005.ckpt").touch()
+    assert newest_checkpoint(run).name == "step=000003.ckpt"
+    (run / "checkpoints" / "step=000003.ckpt.sha256").unlink()
+    with pytest.raises(CheckpointError, match=r"step=000005\.ckpt: has no \.sha256 beside it, as older versions"):
+        newest_checkpoint(run)
 
 
 def test_every_kind_is_recognised(tmp_path):
