@@ -23,6 +23,7 @@ from lightning_mav.checkpoint.resume import RunFolder
 from lightning_mav.checkpoint.saving import RunCheckpoint, Stopped
 from lightning_mav.errors import ConfigError, MachineError
 from lightning_mav.messages import explain, option_names
+from lightning_mav.precision import multiplies_bf16
 from lightning_mav.predictions import PredictionWriter
 from lightning_mav.progress import RunProgressBar
 from lightning_mav.stages.base import Stage, StageDataModule
@@ -131,6 +132,9 @@ class MavCLI(LightningCLI):
         }
         if self.run_folder:
             settings |= self._run_settings(self.run_folder, config)
+        if _emulates_bf16(config):
+            settings["precision"] = "32-true"
+            say("this CPU only emulates bf16: computing in float32, which is several times faster")
         try:
             trainer = super().instantiate_trainer(**settings)
         except (MisconfigurationException, ModuleNotFoundError) as error:
@@ -205,6 +209,12 @@ def check_yaml(args: list[str]) -> None:
             yaml.safe_load(Path(path).read_text()) if Path(path).is_file() else None
         except yaml.YAMLError as error:
             raise ConfigError(f"{path}: not valid YAML; {' '.join(str(error).split())}") from error
+
+
+def _emulates_bf16(trainer: Namespace) -> bool:
+    """Return whether a trainer's configuration asks for bf16 on a CPU that has no units for it."""
+    on_cpu = trainer.accelerator == "cpu" or (trainer.accelerator == "auto" and not torch.accelerator.is_available())
+    return on_cpu and str(trainer.precision).startswith("bf16") and not multiplies_bf16("cpu")
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -17,9 +17,9 @@ from lightning_mav.models import MODELS
 from lightning_mav.models.base import Sampling
 from lightning_mav.models.interpolation import plan_windows
 from lightning_mav.pipeline import PARTS, MakeAVideo, Part
+from lightning_mav.precision import Precision
 
 Device = Literal["auto", "cpu", "cuda"]
-Precision = Literal["auto", "bf16", "float32"]
 UNGUIDED = ("sr_spacetime", "sr_spatial")
 
 
@@ -32,7 +32,7 @@ def open_pipeline(
         folder: The pipeline folder.
         replaced: Where single parts lie instead; None leaves a part as it is.
         device: ``auto`` takes a GPU if there is one.
-        precision: ``auto`` is bf16 where the hardware multiplies matrices in it, float32 elsewhere.
+        precision: Of convolutions and matrix products.
         batch_size: Most videos that go through a part at once.
 
     Raises:
@@ -42,9 +42,8 @@ def open_pipeline(
     if resolve_model(folder).kind != "pipeline":
         raise CheckpointError(f"{folder}: is one model; --model wants the folder of prior, decoder and the rest")
     chosen = chosen_device(device)
-    exact = _native_precision(chosen) if precision == "auto" else precision
     parts = {name: path for name, path in replaced.items() if path}
-    return MakeAVideo.from_pretrained(folder, parts, device=chosen, precision=exact, batch_size=batch_size)
+    return MakeAVideo.from_pretrained(folder, parts, device=chosen, precision=precision, batch_size=batch_size)
 
 
 def chosen_device(device: Device) -> Literal["cpu", "cuda"]:
@@ -56,11 +55,6 @@ def chosen_device(device: Device) -> Literal["cpu", "cuda"]:
     if device == "cuda" and not torch.cuda.is_available():
         raise MachineError("device: torch sees no GPU; take --device cpu, or see python -m lightning_mav doctor")
     return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
-
-
-def _native_precision(device: str) -> Literal["bf16", "float32"]:
-    """Return bf16 for a GPU, or a CPU with matrix units for it (AMX); elsewhere it would be emulated, and slow."""
-    return "bf16" if device == "cuda" or torch.cpu.get_capabilities().get("amx_bf16") else "float32"
 
 
 def configs_of(pipeline: MakeAVideo, parts: Sequence[Part], with_weights: bool = True) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from lightning_mav.diffusion.noise import NoiseStream
 from lightning_mav.errors import CheckpointError, ConfigError
 from lightning_mav.models.base import Sampling
 from lightning_mav.networks.encoders import TextPair
+from lightning_mav.precision import Precision, on_device
 
 Part = Literal["prior", "decoder", "interpolation", "sr_spacetime", "sr_spatial"]
 PARTS: tuple[Part, ...] = ("prior", "decoder", "interpolation", "sr_spacetime", "sr_spatial")
@@ -38,7 +39,7 @@ class MakeAVideo:
     Args:
         paths: Where each part lies: "clip" (see ``checkpoint.clip.load_clip``) and the names of ``PARTS``.
         device: Where to compute.
-        precision: ``bf16`` computes convolutions and matrix products in bfloat16.
+        precision: Of convolutions and matrix products; "auto" is bf16 where the hardware has it, else float32.
         sampling: Settings that replace a part's own.
         batch_size: Most videos that go through a part at once.
     """
@@ -47,12 +48,13 @@ class MakeAVideo:
         self,
         paths: Mapping[str, str | Path],
         device: str = "cpu",
-        precision: Literal["bf16", "float32"] = "bf16",
+        precision: Precision = "auto",
         sampling: Mapping[str, Sampling] | None = None,
         batch_size: int = 8,
     ) -> None:
         self.paths = dict(paths)
-        self.device, self.precision, self.batch_size = torch.device(device), precision, batch_size
+        self.device, self.batch_size = torch.device(device), batch_size
+        self.precision = on_device(precision, self.device.type)
         self.sampling = dict(sampling or {})
 
     @classmethod

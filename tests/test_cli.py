@@ -277,6 +277,16 @@ def test_a_second_run_in_the_same_folder_is_refused(capsys):
     assert f"run: in use by process {os.getpid()}" in only_line(capsys)
 
 
+@pytest.mark.parametrize(("native", "precision"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_bf16_is_float32_where_the_cpu_only_emulates_it(native, precision, monkeypatch, capsys):
+    monkeypatch.setattr("lightning_mav.cli.multiplies_bf16", lambda device: native)
+    used = []
+    monkeypatch.setattr(ToyStage, "on_fit_start", lambda stage: used.append(stage.trainer.precision))
+    assert fit("--trainer.precision", "bf16-mixed", "--trainer.max_steps", "1") == 0
+    assert used == [precision]
+    assert ("this CPU only emulates bf16" in capsys.readouterr().out) == (not native)
+
+
 # signals and failures
 
 

@@ -30,7 +30,9 @@ def devices() -> list[Row]:
     """Return the CPU and every GPU, with what they do in bfloat16."""
     import torch
 
-    bf16 = "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "no bf16"
+    from lightning_mav.precision import multiplies_bf16
+
+    bf16 = "matrix units for bf16" if multiplies_bf16("cpu") else "bf16 only emulated, so float32 is used"
     rows = [("cpu", f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, {bf16}")]
     if not torch.cuda.is_available():
         return [*rows, ("cuda", "none")]
