@@ -1,6 +1,7 @@
 """``python -m lightning_mav``: dispatch on the first word before torch is imported, and one handler for all errors."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -8,7 +9,8 @@ from importlib import import_module
 from inspect import signature
 from typing import Any
 
-from lightning_mav.errors import ConfigError, MavError
+from lightning_mav.errors import ConfigError, MavError, is_out_of_memory
+from lightning_mav.parent import die_with_parent
 
 TRAINING = ("fit", "validate", "test", "predict")
 VERBS = {
@@ -120,9 +122,7 @@ def exit_code(error: BaseException) -> int | None:
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):
         return 130
-    # Torch is not imported here, so its errors are known by name.
-    out_of_memory = type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error)
-    return 5 if out_of_memory or isinstance(error, (OSError, MemoryError)) else None
+    return 5 if is_out_of_memory(error) or isinstance(error, OSError) else None
 
 
 def one_line(error: BaseException) -> str:
@@ -154,4 +154,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    if "LOCAL_RANK" in os.environ:  # one of the processes that a run or torchrun has started
+        die_with_parent()
     sys.exit(main())

@@ -21,11 +21,13 @@ from lightning_mav.checkpoint.io import SafeCheckpointIO, write_atomically
 from lightning_mav.checkpoint.resolve import step_of
 from lightning_mav.checkpoint.resume import RunFolder
 from lightning_mav.checkpoint.saving import RunCheckpoint, Stopped
-from lightning_mav.errors import ConfigError, MachineError
+from lightning_mav.errors import ConfigError, MachineError, is_out_of_memory
+from lightning_mav.logs import forgive
 from lightning_mav.messages import explain, option_names
 from lightning_mav.precision import multiplies_bf16
 from lightning_mav.predictions import PredictionWriter
 from lightning_mav.progress import RunProgressBar
+from lightning_mav.ranks import watch_ranks
 from lightning_mav.stages.base import Stage, StageDataModule
 
 SEARCHED = ("last", "best", "hpc")  # Lightning's words, which find nothing in silence
@@ -142,6 +144,9 @@ class MavCLI(LightningCLI):
             if lacking:
                 raise MachineError(f"trainer: {error}; take --trainer.accelerator cpu, or see doctor") from error
             raise ConfigError(f"trainer: {error}") from error
+        watch_ranks(trainer, self.datamodule.timeout)
+        for logger in trainer.loggers:
+            forgive(logger)
         trainer.ckpt_path = self._resume_from  # set before Stage.setup, which asks whether this is a new run
         return trainer
 
@@ -248,6 +253,11 @@ def main(args: list[str]) -> None:
     except Stopped:
         say("stopped by a signal after a whole step, which is saved; the same command goes on from there")
         raise
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        hint = "lower data.batch_size and raise trainer.accumulate_grad_batches by as much; plan says what fits"
+        raise MachineError(f"out of memory ({str(error).splitlines()[0]}); {hint}") from error
 
 
 def dry_run(options: list[str]) -> DryCLI:

@@ -14,9 +14,9 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from lightning_mav.data.embeddings import RECORD, Record, write_embeddings
 from lightning_mav.data.images import open_images
 from lightning_mav.data.listing import Split
+from lightning_mav.data.loading import batch_loader
 from lightning_mav.data.resuming import claim
 from lightning_mav.networks.encoders import ClipEncoder
-from lightning_mav.stages.base import batch_loader
 from lightning_mav.stages.clip import CaptionedImages
 
 SPLITS: tuple[Split, ...] = ("train", "val")

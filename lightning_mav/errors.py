@@ -35,3 +35,12 @@ class NumericError(MavError):
     """A loss or gradient that is not finite."""
 
     exit_code = 6
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether memory ran out, on any device; by name, because torch need not be imported."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "DefaultCPUAllocator" in str(error)
+    )

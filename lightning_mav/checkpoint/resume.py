@@ -20,7 +20,7 @@ from lightning_mav.errors import CheckpointError, ConfigError, MachineError
 
 # The other arguments of the Trainer are length, logging and hardware, which may change.
 FIXED_TRAINER_KEYS = ("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm")
-FREE_DATA_KEYS = ("num_workers",)
+FREE_KEYS = ("data.num_workers", "data.timeout", "model.on_nan", "model.max_skipped")  # they change no sound step
 STAGE_KEYS = ("model.class_path:", "data.class_path:")
 DAMAGED = ".damaged"  # ends the name of a checkpoint that is set aside
 SHOWN = 8  # differences that a refusal names
@@ -160,8 +160,7 @@ def hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
         "model": config.get("model"),
         "data": config.get("data"),
     }
-    free = {f"data.{key}" for key in FREE_DATA_KEYS}
-    return {key: value for key, value in _flat(fixed).items() if key not in free}
+    return {key: value for key, value in _flat(fixed).items() if key not in FREE_KEYS}
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

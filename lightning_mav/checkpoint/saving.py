@@ -3,11 +3,13 @@
 import os
 import signal
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
@@ -15,15 +17,18 @@ from lightning_mav.checkpoint.io import remove_checkpoint
 from lightning_mav.checkpoint.resolve import committed_checkpoints
 from lightning_mav.errors import MachineError, NumericError
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # a user's, a scheduler's, and its warning before the limit
+
 
 class Stopped(SystemExit):
     """Training ended by a signal, after the step that was under way; the code is 128 + the signal's number."""
 
 
 class RunCheckpoint(Checkpoint):
-    """Saves every ``every`` optimiser steps, at the end, on an exception and on SIGINT or SIGTERM.
+    """Saves every ``every`` optimiser steps, at the end, on an exception and on SIGINT, SIGTERM or SIGUSR1.
 
-    A signal takes effect when the optimiser step under way is done, on all ranks together; a second one at once.
+    A signal to any rank takes effect when the optimiser step under way is done, on all ranks together; a second SIGINT at
+    once.
 
     Args:
         folder: Receives step=NNNNNN.ckpt with its marker, and last.ckpt as a link to the newest.
@@ -45,8 +50,8 @@ class RunCheckpoint(Checkpoint):
         self._step = self._saved_step = trainer.global_step
         self._at_boundary = True
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, self._remember)
-            signal.signal(signal.SIGTERM, self._remember)
+            for number in SIGNALS:
+                signal.signal(number, self._remember)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         """From here to the end of the batch the weights are neither the old nor the new ones."""
@@ -90,13 +95,24 @@ class RunCheckpoint(Checkpoint):
     def _save(self, trainer: Trainer) -> None:
         if trainer.global_step == self._saved_step or trainer.sanity_checking:
             return
-        path = self.folder / f"step={trainer.global_step:06d}.ckpt"
+        self._check_weights(trainer)
+        began, path = time.perf_counter(), self.folder / f"step={trainer.global_step:06d}.ckpt"
         trainer.save_checkpoint(path)
         self._saved_step = trainer.global_step
         if trainer.is_global_zero:
             self._point_last_to(path)
             for old in committed_checkpoints(self.folder)[: -self.keep]:
                 remove_checkpoint(old)
+        trainer.strategy.barrier("saved")  # no rank leaves while another still works on the folder
+        for logger in trainer.loggers:
+            logger.log_metrics({"train/checkpoint_seconds": time.perf_counter() - began}, trainer.global_step)
+
+    def _check_weights(self, trainer: Trainer) -> None:
+        """Refuse to save weights that the last step has ruined; the loss would show it only in the next one."""
+        weights = [p for p in trainer.lightning_module.parameters() if p.is_floating_point()]
+        sound = all(bool(torch.isfinite(_local(p)).all()) for p in weights)
+        if not trainer.strategy.reduce_boolean_decision(sound):
+            raise NumericError(f"the weights are not finite after step {trainer.global_step}; lower model.lr")
 
     def _point_last_to(self, path: Path) -> None:
         link = self.folder / ".last"
@@ -113,5 +129,11 @@ class RunCheckpoint(Checkpoint):
         """Return the signal that any rank has received, 0 if none has."""
         if trainer.world_size == 1:
             return self._signal
-        received = trainer.strategy.reduce_boolean_decision(bool(self._signal), all=False)
-        return (self._signal or signal.SIGTERM) if received else 0
+        received = torch.tensor(self._signal, device=trainer.strategy.root_device)
+        return int(trainer.strategy.reduce(received, reduce_op="max"))
+
+
+def _local(parameter: torch.Tensor) -> torch.Tensor:
+    """Return the part of a sharded parameter that this rank holds; the whole of any other."""
+    part: torch.Tensor = parameter.to_local() if hasattr(parameter, "to_local") else parameter  # type: ignore[operator]
+    return part

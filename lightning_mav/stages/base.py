@@ -8,15 +8,17 @@ import torch
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from lightning_mav.checkpoint.ema import Ema
 from lightning_mav.checkpoint.models import describe, hand_over
+from lightning_mav.data.loading import Loader, batch_loader
 from lightning_mav.data.order import EndlessBatches, FixedBatches
 from lightning_mav.diffusion.noise import NoiseStream, keyed_noise
-from lightning_mav.errors import ConfigError, NumericError
+from lightning_mav.errors import ConfigError
 from lightning_mav.networks.pseudo3d import is_dirac, is_temporal
 from lightning_mav.seeding import generator, hashed_seed
+from lightning_mav.stages.finite import FiniteSteps, OnNan
 
 Batch = dict[str, Any]
 TIMESTEP_BINS = 5
@@ -37,6 +39,9 @@ class Stage(LightningModule):
         ema_decay: Limit of the decay of the averaged weights.
         trainable: ``temporal`` trains only what a 2D checkpoint lacks; the paper fine-tunes ``all``.
         init_from: Run folder, checkpoint or model folder whose weights training starts from; a 2D network inflates.
+        on_nan: A step whose loss or gradients are not finite ends the run (``stop``) or is left out (``skip``): weights,
+            moments and averages stay as they are, and the next samples follow.
+        max_skipped: Steps left out in a row, after which ``skip`` stops as well.
         seed: Of timesteps, noise and dropped conditions.
     """
 
@@ -54,12 +59,15 @@ class Stage(LightningModule):
         ema_decay: float = 0.9999,
         trainable: Literal["all", "temporal"] = "all",
         init_from: str | None = None,
+        on_nan: OnNan = "stop",
+        max_skipped: int = 10,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.lr, self.weight_decay, self.beta2 = lr, weight_decay, beta2
         self.warmup_steps, self.schedule_steps, self.decay_steps = warmup_steps, schedule_steps, decay_steps
         self.seed, self.init_from, self.ema_decay = seed, init_from, ema_decay
+        self.finite = FiniteSteps(on_nan, max_skipped)
         self.model = model
         if trainable == "temporal":
             train_temporal_only(model)
@@ -141,22 +149,28 @@ class Stage(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the mean loss of a batch."""
         self._fix_dropout(batch)
-        losses = {name: value.mean() for name, value in self.losses(batch).items()}
-        if not torch.isfinite(losses["loss"]):
-            indices = ", ".join(map(str, batch["index"].tolist()[:8]))
-            raise NumericError(f"the loss is not finite at step {self.global_step}, samples {indices}; lower model.lr")
-        self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()}, batch_size=_size(batch))
-        self.log("loss", losses["loss"].detach(), prog_bar=True, logger=False, batch_size=_size(batch))
-        return losses["loss"]
+        losses = self.losses(batch)
+        loss = self.finite.see(batch["index"], losses["loss"])
+        means = {f"train/{name}": value.detach().mean() for name, value in losses.items()}
+        if self.finite.skipped:
+            means["train/skipped"] = torch.tensor(float(self.finite.skipped))
+        self.log_dict(means, batch_size=_size(batch))
+        self.log("loss", means["train/loss"], prog_bar=True, logger=False, batch_size=_size(batch))
+        return loss
 
     def _fix_dropout(self, batch: Batch) -> None:
         """Make what draws from torch's global generator a function of the batch's first sample, so that it resumes."""
         torch.manual_seed(hashed_seed("dropout", *self.keys(batch)[0]))
 
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Stop at a step that is not finite, or take its gradients away; the step counts, so the position moves on."""
+        self.finite.judge(self.model, optimizer, self.global_step, searching=self.trainer.scaler is not None)
+
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, then let the averaged weights follow; once per step also under gradient accumulation."""
         super().optimizer_step(*args, **kwargs)
-        self.ema.update(self.model)
+        if not self.finite.in_a_row:
+            self.ema.update(self.model)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return AdamW with the learning-rate schedule."""
@@ -210,8 +224,13 @@ class Stage(LightningModule):
             yield
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the model's name and configuration into the checkpoint."""
+        """Put the model's name and configuration into the checkpoint, and how many steps were left out."""
         checkpoint["model"] = describe(self.model)
+        checkpoint["skipped"] = self.finite.state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on counting the steps left out."""
+        self.finite.load(checkpoint.get("skipped", [0, 0]))
 
 
 class StageDataModule(LightningDataModule):
@@ -224,6 +243,7 @@ class StageDataModule(LightningDataModule):
         num_workers: Processes that read samples; 0 reads in the training process.
         val_source: Where held-out samples come from; None holds back a small part of ``source``.
         val_samples: At most this many held-out samples are used.
+        timeout: Seconds without a batch after which reading processes count as stuck, and the run ends.
         seed: Of order, augmentation and frame rates.
     """
 
@@ -235,15 +255,19 @@ class StageDataModule(LightningDataModule):
         num_workers: int = 0,
         val_source: str | None = None,
         val_samples: int = 64,
+        timeout: float = 300,
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if not timeout > 0:
+            raise ConfigError(f"data.timeout: expected more than 0 seconds, got {timeout:g}")
         if batch_size < 1 or num_workers < 0:
             raise ConfigError(
                 f"data.batch_size {batch_size} must be at least 1, data.num_workers {num_workers} at least 0"
             )
         self.source, self.size, self.batch_size, self.num_workers = source, size, batch_size, num_workers
         self.val_source, self.val_samples, self.seed = val_source, val_samples, seed
+        self.timeout = timeout
 
     def dataset(self, split: Literal["train", "val"]) -> Any:
         """Return the data set of a split, read by (index, position) pairs."""
@@ -255,7 +279,7 @@ class StageDataModule(LightningDataModule):
             return self.val_source, "train"
         return self.source, split
 
-    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
+    def train_dataloader(self) -> Loader:
         """Return endless batches from the first sample the run has not consumed."""
         dataset, trainer = self.dataset("train"), self.trainer
         assert trainer is not None
@@ -270,7 +294,7 @@ class StageDataModule(LightningDataModule):
         )
         return self._loader(dataset, batches)
 
-    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
+    def val_dataloader(self) -> Loader:
         """Return the held-out samples, the same at every call."""
         dataset = self.dataset("val")
         return self._loader(dataset, FixedBatches(min(self.val_samples, len(dataset)), self.batch_size))
@@ -278,16 +302,8 @@ class StageDataModule(LightningDataModule):
     test_dataloader = val_dataloader
     predict_dataloader = val_dataloader
 
-    def _loader(self, dataset: Dataset[dict[str, Any]], batches: Any) -> DataLoader[dict[str, Any]]:
-        return batch_loader(dataset, batches, self.num_workers)
-
-
-def batch_loader(dataset: Dataset[dict[str, Any]], batches: Any, num_workers: int) -> DataLoader[dict[str, Any]]:
-    """Return a loader of ``batches``, lists of keys of ``dataset``; without workers it reads in this process."""
-    workers: dict[str, Any] = {"num_workers": num_workers, "pin_memory": torch.cuda.is_available()}
-    if num_workers:
-        workers |= {"multiprocessing_context": "spawn", "timeout": 300, "persistent_workers": True}
-    return DataLoader(dataset, batch_sampler=batches, **workers)
+    def _loader(self, dataset: Dataset[dict[str, Any]], batches: Any) -> Loader:
+        return batch_loader(dataset, batches, self.num_workers, self.timeout)
 
 
 def train_temporal_only(model: nn.Module) -> None:
