@@ -27,8 +27,8 @@ class Stopped(SystemExit):
 class RunCheckpoint(Checkpoint):
     """Saves every ``every`` optimiser steps, at the end, on an exception and on SIGINT, SIGTERM or SIGUSR1.
 
-    A signal to any rank takes effect when the optimiser step under way is done, on all ranks together; a second SIGINT at
-    once.
+    A signal to any rank takes effect when the optimiser step under way is done, on all ranks together; a second
+    SIGINT at once.
 
     Args:
         folder: Receives step=NNNNNN.ckpt with its marker, and last.ckpt as a link to the newest.

@@ -39,8 +39,8 @@ class Stage(LightningModule):
         ema_decay: Limit of the decay of the averaged weights.
         trainable: ``temporal`` trains only what a 2D checkpoint lacks; the paper fine-tunes ``all``.
         init_from: Run folder, checkpoint or model folder whose weights training starts from; a 2D network inflates.
-        on_nan: A step whose loss or gradients are not finite ends the run (``stop``) or is left out (``skip``): weights,
-            moments and averages stay as they are, and the next samples follow.
+        on_nan: A step whose loss or gradients are not finite ends the run (``stop``) or is left out (``skip``):
+            weights, moments and averages stay as they are, and the next samples follow.
         max_skipped: Steps left out in a row, after which ``skip`` stops as well.
         seed: Of timesteps, noise and dropped conditions.
     """

@@ -1,6 +1,5 @@
 """Runs of two processes end together: on a signal to any of them, on the death of one, on a NaN in one's batch."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -20,7 +19,7 @@ DEADLINE = 30  # seconds until nothing of a job is left
 
 @pytest.fixture
 def pair(tmp_path):
-    """Return a function that runs two ranks in the folder ``run`` and says how each ended, and the newest checkpoint."""
+    """Return a function that runs two ranks and says how they ended, what they said, and the newest checkpoint."""
 
     def run(*options, event=()):
         port, command = free_port(), words(tmp_path / "run", *RANKS, *options)

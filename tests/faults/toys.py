@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ class ToySamples(Dataset):
     def __getitem__(self, pair):
         index, position = pair
         video = torch.full((4,), index / 7)
-        if position == self.at:
+        if position == self.at or (self.fault == "all" and position > self.at):
             video = self.faulty(video)
         return {"video": video, "index": index, "position": position}
 
@@ -131,3 +132,55 @@ def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
+
+
+def in_slurm(*event: Any) -> None:
+    """Stand in the variables of a job of one task."""
+    if event:
+        expect(*event)
+    names = {"NTASKS": 1, "PROCID": 0, "LOCALID": 0, "NODEID": 0, "JOB_ID": 4711, "JOB_NAME": "toy", "NNODES": 1}
+    os.environ |= {f"SLURM_{name}": str(value) for name, value in names.items()}
+
+
+def at_step(step: int, action: Any) -> None:
+    """Do something before the step after ``step`` whole ones."""
+    train = ToyStage.training_step
+
+    def both(self, batch, batch_idx):
+        if self.global_step == step:
+            action()
+        return train(self, batch, batch_idx)
+
+    ToyStage.training_step = both
+
+
+def fill_at(folder: str, step: int) -> None:
+    """Fill the disk that holds a folder, in the middle of training."""
+
+    def fill() -> None:
+        with open(f"{folder}/filler", "wb", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(bytes(512))
+
+    at_step(step, fill)
+
+
+def ruin_weights() -> None:
+    """Let every optimiser step end in a weight that is not finite, as an overflow in the update would."""
+    take = ToyStage.optimizer_step
+
+    def ruined(self, *args, **kwargs):
+        take(self, *args, **kwargs)
+        self.model.network.weight.data[0, 0] = float("inf")
+
+    ToyStage.optimizer_step = ruined
+
+
+def turn_back_the_clock(step: int) -> None:
+    """Let the clock of the wall jump back by a year, in the middle of training."""
+    now = time.time
+
+    def jump() -> None:
+        time.time = lambda: now() - 365 * 86400
+
+    at_step(step, jump)
