@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from itertools import count, islice
+from multiprocessing.connection import wait
 from typing import Any
 
 import torch
@@ -42,10 +43,9 @@ class Loader(DataLoader[dict[str, Any]]):
                 batch = self._next(batches)
             except StopIteration:
                 return
-            except RuntimeError as error:
-                if not str(error).startswith("DataLoader "):
-                    raise  # it is the data set's own
-                fault = self._fault(batches, number)
+            except (RuntimeError, OSError, EOFError) as error:
+                if not (fault := self._fault(error, batches, number)):
+                    raise
                 for worker in batches._workers:
                     worker.kill()  # one that hangs would be waited for at the end
                 raise DataError(fault) from error
@@ -62,25 +62,26 @@ class Loader(DataLoader[dict[str, Any]]):
                 if "timed out" not in str(error) or time.monotonic() > until:
                     raise
 
-    def _fault(self, batches: Any, number: int) -> str:
-        """Say what happened while batch ``number`` was awaited, and which samples were being read."""
-        dead = next((i for i, worker in enumerate(batches._workers) if not worker.is_alive()), None)
-        if dead is None:
-            one = self._samples(number, [number % self.num_workers], 1)
+    def _fault(self, error: Exception, batches: Any, number: int) -> str | None:
+        """Say what happened to a worker while batch ``number`` was awaited; None if the error is the data set's own."""
+        if "in DataLoader worker process" in str(error):
+            return None
+        if (dead := _dead(batches._workers)) is not None:
+            many = self._samples(number, dead, self.num_workers * (self.prefetch_factor or 1))
             return (
-                f"data: no batch for {self.timeout:g} seconds while reading {one}; look at them or raise data.timeout"
+                f"data: a reading process ended ({_end(batches._workers[dead].exitcode)}) while reading {many}; "
+                "look at them, or lower data.num_workers if memory ran short"
             )
-        many = self._samples(number, [dead], self.num_workers * (self.prefetch_factor or 1))
-        return (
-            f"data: a reading process ended ({_end(batches._workers[dead].exitcode)}) while reading {many}; "
-            "look at them, or lower data.num_workers if memory ran short"
-        )
+        if "timed out" in str(error):
+            one = self._samples(number, number % self.num_workers, 1)
+            return f"data: no batch for {self.timeout:g} s while reading {one}; look at them or raise data.timeout"
+        return None
 
-    def _samples(self, number: int, workers: list[int], num: int) -> str:
-        """Name the samples of those of ``num`` batches from ``number`` on that ``workers`` read, each in its turn."""
+    def _samples(self, number: int, worker: int, num: int) -> str:
+        """Name the samples of those of ``num`` batches from ``number`` on that ``worker`` has its turn to read."""
         assert self.batch_sampler is not None
         given = enumerate(islice(self.batch_sampler, number, number + num), number)
-        pairs: list[Any] = [pair for i, batch in given if i % self.num_workers in workers for pair in batch]
+        pairs: list[Any] = [pair for i, batch in given if i % self.num_workers == worker for pair in batch]
         indices = ", ".join(str(index) for index, _ in pairs[:SHOWN]) + (", ..." if len(pairs) > SHOWN else "")
         return f"samples {indices} (positions {pairs[0][1]} to {pairs[-1][1]})" if pairs else "no sample"
 
@@ -114,6 +115,13 @@ def _end_readers() -> None:
     for process in multiprocessing.active_children():
         if process.daemon:
             process.kill()
+
+
+def _dead(workers: list[Any]) -> int | None:
+    """Return the number of a worker that has ended; one whose pipe has just broken is about to."""
+    if not (ended := wait([worker.sentinel for worker in workers], timeout=1)):
+        return None
+    return [worker.sentinel for worker in workers].index(ended[0])
 
 
 def _end(exitcode: int | None) -> str:
