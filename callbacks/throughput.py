@@ -4,6 +4,7 @@ from time import perf_counter
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_mav.errors import ConfigError
 
@@ -13,16 +14,22 @@ class Throughput(Callback):
 
     ``train/samples_per_second``; ``train/frames_per_second``, an image counting as one frame; ``train/data_wait``, the
     share of wall time from the end of one step to the start of the next: reading the batch, moving it to the device,
-    and what the data module adds to it there.
+    and what the data module adds to it there; ``train/tflops_per_second`` of one device, counted in the first batch:
+    matrix products, convolutions and attention, forward and backward, recomputed activations included.
 
     Args:
         every_n_steps: Optimiser steps between two reports, each over the time since the one before.
+        peak_tflops: What the device can do at the run's precision; ``train/mfu`` is the share of it that is used.
     """
 
-    def __init__(self, every_n_steps: int = 50) -> None:
+    def __init__(self, every_n_steps: int = 50, peak_tflops: float | None = None) -> None:
         if every_n_steps < 1:
             raise ConfigError(f"Throughput: every_n_steps {every_n_steps} must be at least 1")
-        self.every_n_steps = every_n_steps
+        if peak_tflops is not None and not peak_tflops > 0:
+            raise ConfigError(f"Throughput: peak_tflops {peak_tflops} must be more than 0")
+        self.every_n_steps, self.peak_tflops = every_n_steps, peak_tflops
+        self.flops = 0
+        self.counter: FlopCounterMode | None = None
         self.reported = 0
         self.began = self.ended = self.paused = 0.0
         self._reset()
@@ -38,18 +45,27 @@ class Throughput(Callback):
         self._reset()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Stop waiting."""
+        """Stop waiting; count the operations of the first batch."""
         self.waited += perf_counter() - self.ended
+        if not self.flops:
+            self.counter = FlopCounterMode(display=False)
+            self.counter.__enter__()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count a batch; report when an optimiser step that is due has been taken."""
+        self._close_counter()
         self.ended = perf_counter()
+        self.batches += 1
         self.samples += len(batch["index"])
         self.frames += len(batch["index"]) * (batch["video"].shape[2] if "video" in batch else 1)
         if trainer.global_step % self.every_n_steps == 0 and trainer.global_step > self.reported:
             self._report(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave nothing behind that counts."""
+        self._close_counter()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock."""
@@ -67,11 +83,19 @@ class Throughput(Callback):
             "train/frames_per_second": self.frames * trainer.world_size / seconds,
             "train/data_wait": self.waited / seconds,
         }
+        speed["train/tflops_per_second"] = self.batches * self.flops / 1e12 / seconds
+        if self.peak_tflops:
+            speed["train/mfu"] = speed["train/tflops_per_second"] / self.peak_tflops
         for logger in trainer.loggers:
             logger.log_metrics(speed, trainer.global_step)
         self.reported, self.began = trainer.global_step, self.ended
         self._reset()
 
+    def _close_counter(self) -> None:
+        if self.counter is not None:
+            self.counter.__exit__(None, None, None)
+            self.flops, self.counter = self.counter.get_total_flops(), None
+
     def _reset(self) -> None:
-        self.samples = self.frames = 0
+        self.batches = self.samples = self.frames = 0
         self.waited = 0.0

@@ -7,7 +7,7 @@ from functools import wraps
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning_utilities.core.rank_zero import rank_zero_warn
 
 WRITING = ("log_metrics", "log_hyperparams", "log_graph", "save", "finalize")
 _told: set[str] = set()

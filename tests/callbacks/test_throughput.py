@@ -6,6 +6,7 @@ from lightning.pytorch import Callback
 from callbacks import Throughput, throughput
 from lightning_mav.data.videos import VideoDataset
 from lightning_mav.errors import ConfigError
+from lightning_mav.planning.training import plan_step
 from lightning_mav.stages import DecoderStage
 
 NAMES = ("train/samples_per_second", "train/frames_per_second", "train/data_wait")
@@ -65,6 +66,23 @@ def test_the_work_of_other_callbacks_and_of_validation_is_no_waiting(fit, events
     assert isinstance(trainer.callbacks[-1], Throughput)
 
 
-def test_nonsense_is_refused():
-    with pytest.raises(ConfigError, match="every_n_steps 0"):
-        Throughput(0)
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_operations_are_those_that_are_planned(fit, events, clock, accumulate):
+    options = {"limit_val_batches": 0, "accumulate_grad_batches": accumulate}
+    trainer, stage = fit(Throughput(2, peak_tflops=1e-6), steps=4, batch_size=3, **options)
+    log = events(trainer)
+    tflops = [event.value for event in log.Scalars("train/tflops_per_second")]
+    planned = plan_step(stage, trainer.datamodule, device="cpu").flops
+    assert tflops == [pytest.approx(planned / 5e12)] * 2  # a batch of 3 samples takes 5 s
+    assert [event.value for event in log.Scalars("train/mfu")] == pytest.approx([one / 1e-6 for one in tflops])
+
+
+def test_without_a_peak_there_is_no_share_of_it(fit, events, clock):
+    trainer, _ = fit(Throughput(2), steps=2, limit_val_batches=0)
+    assert "train/mfu" not in events(trainer).Tags()["scalars"]
+
+
+@pytest.mark.parametrize(("options", "said"), [({"every_n_steps": 0}, "every_n_steps 0"), ({"peak_tflops": 0}, "peak")])
+def test_nonsense_is_refused(options, said):
+    with pytest.raises(ConfigError, match=said):
+        Throughput(**options)
