@@ -12,7 +12,7 @@ import torch
 from lightning_mav.checkpoint.io import read_checkpoint
 from lightning_mav.checkpoint.resolve import newest_checkpoint
 from tests.faults.forks import ROOT, Case, environment, server
-from tests.faults.toys import RANKS, free_port, words
+from tests.faults.toys import EVENT, RANKS, event_of, free_port, words
 
 DEADLINE = 30  # seconds until nothing of a job is left
 
@@ -79,31 +79,34 @@ def test_a_nan_in_the_batch_of_one_rank_is_skipped_by_both(pair):
 # whole processes, as a user starts them
 
 
-class Job:
-    """A command that is running, in a session of its own; at the end nothing of it may be left."""
+@pytest.fixture
+def job(tmp_path):
+    """Return a function that runs a command to its end: exit code, what was said, seconds from event to end.
 
-    def __init__(self, *command, event=()):
-        self.began = time.monotonic()
-        given = environment() | ({"TOY_EVENT": event_of(*event)} if event else {})
-        settings = {"cwd": ROOT, "env": given, "text": True, "start_new_session": True}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", *map(str, command)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, **settings
-        )
+    Fails if anything that the command started is left after 30 seconds.
+    """
 
-    def family(self):
-        """Return the processes that descend from the command, dead or alive."""
-        return descendants(self.process.pid)
+    def run(*launcher, options=(), event=()):
+        command = [sys.executable, "-m", *launcher, *words(tmp_path / "run", *RANKS, *options)]
+        happens = {EVENT: event_of(*event)} if event else {}
+        with (tmp_path / "said").open("w+") as said:
+            process = subprocess.Popen(
+                command, cwd=ROOT, env=environment() | happens, stderr=said, start_new_session=True
+            )
+            family = set()
+            while process.poll() is None:
+                family |= set(descendants(process.pid))
+                time.sleep(0.1)
+            ended = time.time()
+            while left := [pid for pid in family if runs(pid)]:
+                assert time.time() < ended + DEADLINE, f"left over: {left}"
+                time.sleep(0.1)
+            said.seek(0)
+            happened = tmp_path / "run" / "happened"
+            seconds = time.time() - happened.stat().st_mtime if happened.exists() else 0.0
+            return process.returncode, said.read(), seconds
 
-    def end(self):
-        """Wait for the end; return exit code and error lines."""
-        _, said = self.process.communicate(timeout=240)
-        return self.process.returncode, said
-
-
-def event_of(what, step, rank=0):
-    import json
-
-    return json.dumps({"what": what, "step": step, "rank": rank})
+    return run
 
 
 def descendants(pid):
@@ -115,30 +118,56 @@ def descendants(pid):
     return [int(child) for child in children] + [one for child in children for one in descendants(child)]
 
 
-def alive(pids):
-    """Return those that run; a zombie does not."""
-
-    def runs(pid):
-        try:
-            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-        except OSError:
-            return False
-
-    return [pid for pid in pids if runs(pid)]
+def runs(pid):
+    """Tell whether a process runs; a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
-def gone_within(pids, seconds):
-    """Wait until none of the processes runs; return the seconds that it took."""
-    began = time.monotonic()
-    while left := alive(pids):
-        assert time.monotonic() - began < seconds, f"still there: {left}"
-        time.sleep(0.2)
-    return time.monotonic() - began
+def step_in(folder):
+    """Return the step of the newest checkpoint of the run in ``folder``, which loads."""
+    return read_checkpoint(newest_checkpoint(folder / "run"))["global_step"]
 
 
-def wait_for(path, seconds=240):
-    """Wait until a file is there."""
-    until = time.monotonic() + seconds
-    while not path.exists():
-        assert time.monotonic() < until, f"no {path}"
-        time.sleep(0.1)
+@pytest.mark.full
+@pytest.mark.timeout(900)
+@pytest.mark.row(47)
+def test_a_rank_that_the_command_has_started_stops_it_or_dies_and_the_command_goes_on(job, tmp_path):
+    code, said, _ = job("lightning_mav", event=("SIGINT", 2, 1))
+    assert code == 130 and "error: " not in said and "Traceback" not in said
+    assert step_in(tmp_path) == 3
+    code, said, seconds = job("lightning_mav", options=["--checkpoint_every", 2], event=("SIGKILL", 7, 1))
+    assert code == 5 and "Traceback" not in said
+    (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert "rank 1" in line and "SIGKILL" in line and "the same command goes on" in line
+    assert seconds < DEADLINE
+    assert step_in(tmp_path) == 6
+    assert job("lightning_mav")[0] == 0 and step_in(tmp_path) == 8
+
+
+@pytest.mark.full
+@pytest.mark.timeout(900)
+@pytest.mark.row(47)
+@pytest.mark.row("45b")
+def test_the_command_is_killed_and_neither_ranks_nor_readers_are_left(job, tmp_path):
+    options = ["--data.num_workers", 1, "--checkpoint_every", 2]
+    code, _, seconds = job("lightning_mav", options=options, event=("SIGKILL", 5, 0))
+    assert code == -signal.SIGKILL and seconds < DEADLINE
+    assert step_in(tmp_path) == 4
+
+
+@pytest.mark.full
+@pytest.mark.timeout(900)
+@pytest.mark.row(45)
+@pytest.mark.row(47)
+def test_under_torchrun_a_signal_to_one_rank_saves_and_a_killed_one_ends_all(job, tmp_path):
+    torchrun = ["torch.distributed.run", "--nproc-per-node", "2", "-m", "--", "lightning_mav"]
+    code, said, _ = job(*torchrun, event=("SIGTERM", 2, 1))
+    assert code == 1 and said.count("exitcode  : 143") == 2
+    assert step_in(tmp_path) == 3
+    code, said, seconds = job(*torchrun, options=["--checkpoint_every", 2], event=("SIGKILL", 7, 1))
+    assert code == 1 and "Signal 9 (SIGKILL)" in said
+    assert seconds < DEADLINE
+    assert step_in(tmp_path) == 6

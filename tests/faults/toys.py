@@ -44,6 +44,7 @@ class ToyStage(Stage):
     def training_step(self, batch, batch_idx):
         event = json.loads(os.environ.get(EVENT, "{}"))
         if (event.get("step"), event.get("rank", 0)) == (self.global_step, self.global_rank):
+            Path(self.trainer.default_root_dir, "happened").touch()
             happen(event["what"])
         return super().training_step(batch, batch_idx)
 
@@ -55,8 +56,6 @@ def happen(what: str) -> None:
     """Receive a signal, or two, or want more memory than there is."""
     if what == "memory":
         torch.empty(1 << 46)
-    elif what == "slow":
-        time.sleep(5)
     else:
         for name in what.split():
             os.kill(os.getpid(), getattr(signal, name))
@@ -114,7 +113,12 @@ def words(run: Path, *options: object) -> list[str]:
 
 def expect(what: str, step: int, rank: int = 0) -> None:
     """Let something happen to this process or one that it starts."""
-    os.environ[EVENT] = json.dumps({"what": what, "step": step, "rank": rank})
+    os.environ[EVENT] = event_of(what, step, rank)
+
+
+def event_of(what: str, step: int, rank: int = 0) -> str:
+    """Return what ``EVENT`` holds."""
+    return json.dumps({"what": what, "step": step, "rank": rank})
 
 
 def join(rank: int, port: int, *event: Any) -> None:
