@@ -1,5 +1,6 @@
 """How runs of one process end: signals, lost readers, steps that are not finite, full memory, full disks, bad logs."""
 
+import os
 import signal
 import subprocess
 
@@ -8,6 +9,7 @@ import torch
 
 from lightning_mav.checkpoint.io import read_checkpoint
 from lightning_mav.checkpoint.resolve import newest_checkpoint, step_of
+from lightning_mav.checkpoint.resume import RunFolder
 from tests.faults.disks import disk, needs_mount
 from tests.faults.forks import Case, server
 from tests.faults.toys import words
@@ -183,6 +185,24 @@ def test_a_run_folder_that_cannot_be_written_is_refused_before_the_first_step(ru
         assert ended.status == 5 and f"{run}: cannot write to the run folder" in error_of(ended)
     finally:
         subprocess.run(["umount", run], check=True)
+
+
+@pytest.mark.row(9)
+def test_a_device_that_is_not_there_is_refused(run):
+    ended = fit(run, "--trainer.accelerator", "gpu", "--trainer.devices", 99)
+    assert ended.status == 5 and "doctor" in error_of(ended)
+    assert step(run) is None
+
+
+@pytest.mark.row(50)
+def test_a_second_run_in_the_same_folder_is_refused_and_the_lock_of_a_dead_one_is_free(run):
+    folder = RunFolder(run)
+    folder.prepare()
+    with folder.lock():
+        ended = fit(run)
+        assert ended.status == 5 and f"{run}: in use by process {os.getpid()} on " in error_of(ended)
+    assert fit(run, event=("SIGKILL", 3)).status == -signal.SIGKILL
+    assert fit(run).status == 0
 
 
 # logs and clocks

@@ -76,6 +76,14 @@ def test_a_nan_in_the_batch_of_one_rank_is_skipped_by_both(pair):
     assert all(torch.isfinite(value).all() for value in checkpoint["state_dict"].values())
 
 
+@pytest.mark.row(47)
+def test_a_rank_that_fails_ends_the_other(pair):
+    status, said, _ = pair("--data.at", 14, "--data.fault", "broken")
+    assert status == [5, 3]
+    assert "a broken sample" in said[1][0] and len(said[1]) == 1
+    assert "lost the connection" in said[0][0] and len(said[0]) == 1
+
+
 # whole processes, as a user starts them
 
 

@@ -15,6 +15,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from torch import nn
 from torch.utils.data import Dataset
 
+from lightning_mav.errors import DataError
 from lightning_mav.models.base import Objective
 from lightning_mav.stages.base import Stage, StageDataModule
 
@@ -82,6 +83,8 @@ class ToySamples(Dataset):
             time.sleep(3600)
         if self.fault == "SIGKILL":
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.fault == "broken":
+            raise DataError("a broken sample; remove it")
         return video * float("nan")
 
 
