@@ -23,7 +23,7 @@ EVENT = "TOY_EVENT"
 RANKS = ["--trainer.strategy", "ddp", "--trainer.devices", "2"]
 
 
-class ToyModel(nn.Module):
+class FaultModel(nn.Module):
     """Four weights to a side."""
 
     name, config, objective = "toy", None, Objective()
@@ -36,11 +36,11 @@ class ToyModel(nn.Module):
         return {"loss": (self.network(batch["video"]) - noise).pow(2).mean(1) + 0 * timestep}
 
 
-class ToyStage(Stage):
+class FaultStage(Stage):
     """A stage that does to itself, in the step and on the rank that the environment names, what it names."""
 
     def __init__(self, lr: float = 1e-2, **options: Any) -> None:
-        super().__init__(ToyModel(), lr=lr, **options)
+        super().__init__(FaultModel(), lr=lr, **options)
 
     def training_step(self, batch, batch_idx):
         event = json.loads(os.environ.get(EVENT, "{}"))
@@ -62,7 +62,7 @@ def happen(what: str) -> None:
             os.kill(os.getpid(), getattr(signal, name))
 
 
-class ToySamples(Dataset):
+class FaultSamples(Dataset):
     """Seven samples; at one position of a run one is NaN, kills its reader or never comes."""
 
     def __init__(self, fault: str, at: int) -> None:
@@ -88,7 +88,7 @@ class ToySamples(Dataset):
         return video * float("nan")
 
 
-class ToyData(StageDataModule):
+class FaultData(StageDataModule):
     """Has such samples."""
 
     def __init__(self, fault: str = "nan", at: int = -1, **options: Any) -> None:
@@ -96,12 +96,12 @@ class ToyData(StageDataModule):
         self.fault, self.at = fault, at
 
     def dataset(self, split):
-        return ToySamples(self.fault, self.at)
+        return FaultSamples(self.fault, self.at)
 
 
 CONFIG = {
-    "model": {"class_path": "toys.ToyStage"},
-    "data": {"class_path": "toys.ToyData", "init_args": {"batch_size": 2}},
+    "model": {"class_path": "toys.FaultStage"},
+    "data": {"class_path": "toys.FaultData", "init_args": {"batch_size": 2}},
     "trainer": {"accelerator": "cpu", "devices": 1, "max_steps": 8, "enable_progress_bar": False}
     | {"enable_model_summary": False, "logger": False, "limit_val_batches": 0},
 }
@@ -151,14 +151,14 @@ def in_slurm(*event: Any) -> None:
 
 def at_step(step: int, action: Any) -> None:
     """Do something before the step after ``step`` whole ones."""
-    train = ToyStage.training_step
+    train = FaultStage.training_step
 
     def both(self, batch, batch_idx):
         if self.global_step == step:
             action()
         return train(self, batch, batch_idx)
 
-    ToyStage.training_step = both
+    FaultStage.training_step = both
 
 
 def fill_at(folder: str, step: int) -> None:
@@ -174,13 +174,13 @@ def fill_at(folder: str, step: int) -> None:
 
 def ruin_weights() -> None:
     """Let every optimiser step end in a weight that is not finite, as an overflow in the update would."""
-    take = ToyStage.optimizer_step
+    take = FaultStage.optimizer_step
 
     def ruined(self, *args, **kwargs):
         take(self, *args, **kwargs)
         self.model.network.weight.data[0, 0] = float("inf")
 
-    ToyStage.optimizer_step = ruined
+    FaultStage.optimizer_step = ruined
 
 
 def turn_back_the_clock(step: int) -> None:
