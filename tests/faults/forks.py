@@ -1,6 +1,6 @@
 """Real processes at the price of a fork: a server imports everything once and forks a child for every command.
 
-    ended = server().run([Case(["fit", ...]), Case(["fit", ...], inject=["tests.faults.kills:in_step", 7, "backward"])])
+    ended = server().run([Case(["fit", ...]), Case(["fit", ...], inject=["kills:in_step", 7, "backward"])])
 
 Each child has one thread, a folder for temporary files of its own, a deadline, and dies with the server.
 """
@@ -59,8 +59,8 @@ class Server:
     """A process that has imported the command line and waits for cases."""
 
     def __init__(self) -> None:
-        settings: dict[str, Any] = {"cwd": ROOT, "env": os.environ | {"OMP_NUM_THREADS": "1"}, "text": True}
-        command = [sys.executable, "-m", "tests.faults.forks"]
+        settings: dict[str, Any] = {"cwd": ROOT, "env": environment(), "text": True}
+        command = [sys.executable, __file__]  # so that this folder is on its path
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **settings)
 
     def run(self, cases: list[Case], jobs: int | None = None) -> list[Ended]:
@@ -70,6 +70,12 @@ class Server:
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         return [Ended(*one) for one in json.loads(self._process.stdout.readline())]
+
+
+def environment() -> dict[str, str]:
+    """Return the variables for a process that has one thread and finds the packages beside this folder and in it."""
+    path = os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "faults")))
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
 
 
 @cache

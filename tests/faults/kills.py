@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from threading import Timer
 from typing import Any
 
@@ -79,7 +80,7 @@ def in_save(step: int, call: int) -> None:
 def trace_save(step: int, path: str) -> None:
     """Write the names of all calls in the saving after ``step`` steps to a file."""
     names: list[str] = []
-    around_save(step, names.append, lambda: open(path, "w").write(json.dumps(names)))
+    around_save(step, names.append, lambda: Path(path).write_text(json.dumps(names)))
 
 
 def around_save(step: int, on_call: Callable[[str], None], at_end: Callable[[], object]) -> None:

@@ -6,8 +6,8 @@ import random
 import shutil
 
 import pytest
-
 from lightning_mav.checkpoint.digest import marker_of, verify
+
 from lightning_mav.checkpoint.resolve import newest_checkpoint
 from lightning_mav.errors import CheckpointError
 from tests.faults.forks import Case, server
@@ -29,7 +29,7 @@ def words(tmp_path_factory, image_folder):
 def runs(words, tmp_path_factory):
     """An undisturbed run; one that has two checkpoints and is not at its end; and what the first did to its files."""
     folder = tmp_path_factory.mktemp("runs")
-    note = ["tests.faults.kills:order_of_writing", str(folder / "order")]
+    note = ["kills:order_of_writing", str(folder / "order")]
     ended = server().run([Case(words(folder / "whole", STEPS), note), Case(words(folder / "short", STEPS - 2))])
     assert [one.err for one in ended if one.status] == []
     return folder
@@ -122,5 +122,7 @@ def test_nothing_has_its_name_before_it_is_on_the_disk(runs):
         assert ("fsync", events[place][1]) in events[:place]
         named[path] = events.index(("fsync", str(folder)), place)
     assert named[marker_of(checkpoint)] < named[checkpoint]  # so that a checkpoint never stands without
-    removed = [i for i, event in enumerate(events) if event[:2] == ("os.remove", str(folder / f"step={STEPS - 3:06d}.ckpt"))]
+    removed = [
+        i for i, event in enumerate(events) if event[:2] == ("os.remove", str(folder / f"step={STEPS - 3:06d}.ckpt"))
+    ]
     assert len(removed) == 1 and removed[0] > named[checkpoint]

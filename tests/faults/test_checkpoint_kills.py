@@ -9,8 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-
 from lightning_mav.checkpoint.digest import marker_of
+
 from lightning_mav.checkpoint.io import read_checkpoint
 from lightning_mav.checkpoint.resolve import newest_checkpoint, step_of
 from tests.faults.disks import disk, fill, grow, needs_mount
@@ -42,7 +42,7 @@ def whole(words, tmp_path_factory):
 
 def traced(words, run, **circumstances):
     """Return the case of a run that notes the calls of the save in question."""
-    return Case(words(run), ["tests.faults.kills:trace_save", SAVED, f"{run}.calls"], **circumstances)
+    return Case(words(run), ["kills:trace_save", SAVED, f"{run}.calls"], **circumstances)
 
 
 def aimed(run, num):
@@ -54,7 +54,9 @@ def aimed(run, num):
 
 def kill(words, calls, **circumstances):
     """Kill a run at each call of the save; the newest checkpoint of each must be one that was whole before or after."""
-    cases = [Case(words(run), ["tests.faults.kills:in_save", SAVED, call], **circumstances) for run, call in calls.items()]
+    cases = [
+        Case(words(run), ["kills:in_save", SAVED, call], **circumstances) for run, call in calls.items()
+    ]
     assert {one.status for one in server().run(cases)} == {-signal.SIGKILL}
     for run in calls:
         newest = newest_checkpoint(run)

@@ -1,6 +1,5 @@
 """A run that is killed and started again ends as if nothing had been: same numbers, no sample lost or repeated."""
 
-import os
 import random
 import signal
 import subprocess
@@ -10,7 +9,7 @@ from functools import cache
 
 import pytest
 
-from tests.faults.forks import ROOT, Case, server
+from tests.faults.forks import ROOT, Case, environment, server
 from tests.faults.journal import consumed
 from tests.faults.outcome import outcome
 from tests.faults.tiny_stages import STAGES, commands
@@ -41,8 +40,8 @@ class Point:
     @property
     def kill(self):
         if self.moment == "within":
-            return ["tests.faults.kills:within", self.step, random.Random(self.step).uniform(0, 0.03)]
-        return ["tests.faults.kills:in_step", self.step, self.moment]
+            return ["kills:within", self.step, random.Random(self.step).uniform(0, 0.03)]
+        return ["kills:in_step", self.step, self.moment]
 
 
 @pytest.fixture(scope="module")
@@ -65,18 +64,22 @@ def differing(words, folder, stage, steps, points):
     assert {one.status for one in server().run(killed)} == {-signal.SIGKILL}
     assert [one.err for one in server().run(again) if one.status] == []
 
-    @cache
-    def ended(name):
-        return {**outcome(folder / name), "samples consumed": consumed(folder / name)}
+    return {point: parts for i, point in enumerate(points) if (parts := different(folder, str(i), point, steps))}
 
-    for accumulate in whole:
-        positions = [one[2] for one in ended(f"whole {accumulate}")["samples consumed"]]
-        assert positions == list(range(steps * accumulate * 2))
-    return {
-        point: parts
-        for i, point in enumerate(points)
-        if (parts := [part for part, value in ended(f"whole {point.accumulate}").items() if ended(str(i))[part] != value])
-    }
+
+def different(folder, name, point, steps):
+    """Return in what a run differs from the undisturbed one, whose samples are all there, once and in order."""
+    whole, other = folder / f"whole {point.accumulate}", folder / name
+    expected = everything(whole)
+    positions = [one[2] for one in expected["samples consumed"]]
+    assert positions == list(range(steps * point.accumulate * 2))
+    return [part for part, value in everything(other).items() if value != expected[part]]
+
+
+@cache
+def everything(run):
+    """Return what a run ended with, and what it is made of."""
+    return {**outcome(run), "samples consumed": consumed(run)}
 
 
 @pytest.mark.row(38)
@@ -115,7 +118,7 @@ def test_one_process_becomes_two_and_one_again(words, tmp_path):
     with_one("whole", 12)
     with_one("elastic", 4)
     launched = [sys.executable, "-m", "lightning_mav", *command("elastic", 8, *two)]
-    done = subprocess.run(launched, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    done = subprocess.run(launched, cwd=ROOT, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     with_one("elastic", 12)
     whole, elastic = consumed(tmp_path / "whole"), elastic_samples(tmp_path / "elastic")

@@ -33,7 +33,7 @@ TRAINER = {
     "enable_progress_bar": False,
     "enable_model_summary": False,
     "limit_val_batches": 0,
-    "callbacks": [{"class_path": "tests.faults.journal.Journal"}],
+    "callbacks": [{"class_path": "journal.Journal"}],
 }
 
 
@@ -44,7 +44,8 @@ def commands(folder: Path, images: Path) -> Callable[..., list[str]]:
         folder: Receives the configurations and an untrained CLIP of width 8.
         images: A few pictures, so that an epoch ends often; SR_h reads them, the others see moving shapes.
     """
-    save_model(Clip(ClipConfig(SmallClipConfig(8, 8, (8,), text_width=8, text_layers=1, text_heads=1))), folder / "clip")
+    towers = SmallClipConfig(8, 8, (8,), text_width=8, text_layers=1, text_heads=1)
+    save_model(Clip(ClipConfig(towers)), folder / "clip")
     for name in STAGES:
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(config(name, folder / "clip", images)))
 
