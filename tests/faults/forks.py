@@ -13,9 +13,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib import import_module
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -93,11 +95,20 @@ def main() -> None:
     import lightning_mav.stages  # noqa: F401
 
     torch.set_num_threads(1)
+    warm_up()
     for line in sys.stdin:
         jobs, cases = json.loads(line)
         answer = json.dumps(run_all([Case(**case) for case in cases], jobs))
         sys.stdout.write(answer + "\n")
         sys.stdout.flush()
+
+
+def warm_up() -> None:
+    """Let the option parser read the sources that it takes its help from, which each child would do again."""
+    from lightning_mav.__main__ import main as command
+
+    with redirect_stdout(StringIO()):
+        command(["fit", "--help"])
 
 
 def run_all(cases: list[Case], jobs: int) -> list[tuple[int, str, str]]:

@@ -41,15 +41,27 @@ def digest(noise: torch.Tensor) -> str:
     return sha256(noise.numpy().tobytes()).hexdigest()
 
 
-def consumed(run: Path, rank: int = 0) -> list[tuple[int, ...]]:
+def consumed(run: Path, rank: int = 0) -> list[tuple[Any, ...]]:
     """Return (step, index, position, timestep, noise, loss) of every sample that the run as it ended is made of.
 
     Of the steps that a killed process took and another one took again, the last counts.
     """
-    samples: list[tuple[int, ...]] = []
-    for line in map(json.loads, (run / f"journal-{rank}.jsonl").read_text().splitlines()):
-        if "resumed" in line:
-            samples = [one for one in samples if one[0] < line["resumed"]]
-        else:
-            samples += [(line["step"], *one) for one in line["samples"]]
+    samples: list[tuple[Any, ...]] = []
+    for line in lines(run, rank):
+        samples = [one for one in samples if one[0] < line.get("resumed", one[0] + 1)] + samples_of(line)
     return samples
+
+
+def written(run: Path) -> list[tuple[Any, ...]]:
+    """Return the same of every sample that any process took, killed ones too."""
+    return [sample for line in lines(run, 0) for sample in samples_of(line)]
+
+
+def lines(run: Path, rank: int) -> list[dict[str, Any]]:
+    """Return the lines of a journal."""
+    return [json.loads(line) for line in (run / f"journal-{rank}.jsonl").read_text().splitlines()]
+
+
+def samples_of(line: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """Return the samples of one batch; none of the line that begins a process."""
+    return [(line["step"], *one) for one in line.get("samples", [])]

@@ -60,6 +60,11 @@ def updates(args: tuple[Any, ...]) -> int:
     return int(ema.num_updates)
 
 
+def keep_all() -> None:
+    """Let every checkpoint stay, to compare with."""
+    before(RunCheckpoint, "_save", lambda callback, trainer: setattr(callback, "keep", 10**6))
+
+
 def in_save(step: int, call: int) -> None:
     """Die at the ``call``-th call, of Python or C, in the saving after ``step`` steps, or when that is over."""
 

@@ -1,4 +1,4 @@
-"""What a run ended with, part by part, as checksums: two runs that ended bit for bit alike have the same."""
+"""What a checkpoint holds, part by part, as checksums: two that are alike bit for bit have the same."""
 
 from hashlib import sha256
 from pathlib import Path
@@ -8,7 +8,6 @@ import torch
 
 from lightning_mav.checkpoint.io import read_checkpoint
 from lightning_mav.checkpoint.models import load_model
-from lightning_mav.checkpoint.resolve import newest_checkpoint
 from lightning_mav.diffusion.noise import NoiseStream
 from lightning_mav.networks.encoders import TextEncoding
 from tests.by_name import drawn
@@ -26,9 +25,9 @@ SAMPLED = {
 }
 
 
-def outcome(run: Path) -> dict[str, str]:
-    """Return the checksums of weights, averages, optimiser, schedule, step and of samples from the averaged weights."""
-    checkpoint = read_checkpoint(newest_checkpoint(run))
+def outcome(path: Path) -> dict[str, str]:
+    """Return the checksums of the weights, averages, optimiser, schedule and step in a checkpoint, and of samples."""
+    checkpoint = read_checkpoint(path)
     state = checkpoint["state_dict"]
     parts = {
         "weights": {name: value for name, value in state.items() if name.startswith("model.")},
@@ -36,7 +35,7 @@ def outcome(run: Path) -> dict[str, str]:
         "optimiser": checkpoint["optimizer_states"],
         "schedule": checkpoint["lr_schedulers"],
         "step": checkpoint["global_step"],
-        "samples": samples(load_model(run)),
+        "samples": samples(load_model(path)),
     }
     assert parts["weights"] and parts["averages"]
     return {name: digest(part) for name, part in parts.items()}

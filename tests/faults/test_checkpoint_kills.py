@@ -54,9 +54,7 @@ def aimed(run, num):
 
 def kill(words, calls, **circumstances):
     """Kill a run at each call of the save; the newest checkpoint of each must be one that was whole before or after."""
-    cases = [
-        Case(words(run), ["kills:in_save", SAVED, call], **circumstances) for run, call in calls.items()
-    ]
+    cases = [Case(words(run), ["kills:in_save", SAVED, call], **circumstances) for run, call in calls.items()]
     assert {one.status for one in server().run(cases)} == {-signal.SIGKILL}
     for run in calls:
         newest = newest_checkpoint(run)

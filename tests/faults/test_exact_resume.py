@@ -1,132 +1,124 @@
-"""A run that is killed and started again ends as if nothing had been: same numbers, no sample lost or repeated."""
+"""A run that is killed and started again goes on as if nothing had been: same numbers, no sample lost or repeated."""
 
 import random
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
 from functools import cache
 
 import pytest
 
+from lightning_mav.checkpoint.resolve import newest_checkpoint
 from tests.faults.forks import ROOT, Case, environment, server
-from tests.faults.journal import consumed
+from tests.faults.journal import consumed, written
 from tests.faults.outcome import outcome
 from tests.faults.tiny_stages import STAGES, commands
 
+SAVED_EVERY = 3  # steps
+BATCHES = dict(zip(STAGES, (1, 2, 1, 2, 2), strict=True))  # that a step accumulates
 MOMENTS = ("forward", "within", "backward", "update", "end")
-
-
-@dataclass(frozen=True)
-class Point:
-    """Where a run is killed, and how it goes on.
-
-    Attributes:
-        step: Whole optimiser steps before the one that it dies in.
-        moment: Of that step; ``within`` is a random time.
-        accumulate: Batches a step.
-        workers: Processes that read data, before the kill and after it.
-    """
-
-    step: int
-    moment: str
-    accumulate: int = 1
-    workers: tuple[int, int] = (0, 0)
-
-    @property
-    def options(self):
-        return ["--trainer.accumulate_grad_batches", self.accumulate]
-
-    @property
-    def kill(self):
-        if self.moment == "within":
-            return ["kills:within", self.step, random.Random(self.step).uniform(0, 0.03)]
-        return ["kills:in_step", self.step, self.moment]
+WORKERS = {20: 1, 30: 2}  # processes that read data in the run that dies in this step; in the others none
 
 
 @pytest.fixture(scope="module")
 def words(tmp_path_factory, image_folder):
-    return commands(tmp_path_factory.mktemp("stages"), image_folder)
+    """Return a function that gives the command of a stage in a run folder, for some steps."""
+    of_stage = commands(tmp_path_factory.mktemp("stages"), image_folder)
+
+    def command(stage, run, steps, *options):
+        length = ["--trainer.max_steps", steps, "--checkpoint_every", SAVED_EVERY]
+        return of_stage(stage, run, *length, "--trainer.accumulate_grad_batches", BATCHES[stage], *options)
+
+    return command
 
 
-def differing(words, folder, stage, steps, points):
-    """Kill a run at every point, start it again, and return the points where it did not end as the undisturbed one."""
-    common = ["--trainer.max_steps", steps, "--checkpoint_every", 3]
-
-    def case(name, point, workers=0, kill=()):
-        options = [*common, *point.options, "--data.num_workers", workers]
-        return Case(words(stage, folder / name, *options), list(kill))
-
-    whole = {point.accumulate: case(f"whole {point.accumulate}", point) for point in points}
-    killed = [case(str(i), point, point.workers[0], point.kill) for i, point in enumerate(points)]
-    again = [case(str(i), point, point.workers[1]) for i, point in enumerate(points)]
-    assert [one.err for one in server().run([*whole.values()]) if one.status] == []
-    assert {one.status for one in server().run(killed)} == {-signal.SIGKILL}
-    assert [one.err for one in server().run(again) if one.status] == []
-
-    return {point: parts for i, point in enumerate(points) if (parts := different(folder, str(i), point, steps))}
+def kill_in(step):
+    """Return what kills a process in a step, at the next of ``MOMENTS``."""
+    moment = MOMENTS[step % len(MOMENTS)]
+    if moment == "within":
+        return ["kills:within", step, random.Random(step).uniform(0, 0.03)]
+    return ["kills:in_step", step, moment]
 
 
-def different(folder, name, point, steps):
-    """Return in what a run differs from the undisturbed one, whose samples are all there, once and in order."""
-    whole, other = folder / f"whole {point.accumulate}", folder / name
-    expected = everything(whole)
-    positions = [one[2] for one in expected["samples consumed"]]
-    assert positions == list(range(steps * point.accumulate * 2))
-    return [part for part, value in everything(other).items() if value != expected[part]]
+def killed_in(words, folder, stages, steps, kills):
+    """Kill the run of each stage in each of these steps, and let it end.
+
+    Returns:
+        What differs from undisturbed runs: the stage, the step it was last killed in or "end", and what.
+    """
+
+    def run_all(ending, inject, status=0, workers=0):
+        length = [steps, "--data.num_workers", workers]
+        ended = server().run([Case(words(one, folder / f"{one}{ending}", *length), inject) for one in stages])
+        assert [one for one in ended if one.status != status] == []
+
+    whole = cache(lambda stage, name: outcome(folder / f"{stage}-whole" / "checkpoints" / name))
+    run_all("-whole", ["kills:keep_all"])
+    wrong = []
+    for step in kills:
+        run_all("", kill_in(step), -signal.SIGKILL, WORKERS.get(step, 0))
+        if step >= SAVED_EVERY:
+            wrong += [(stage, step, part) for stage in stages for part in differing(folder / stage, whole, step)]
+    run_all("", [])
+    wrong += [(stage, "end", part) for stage in stages for part in differing(folder / stage, whole, steps)]
+    for stage in stages:
+        check_samples(folder / stage, folder / f"{stage}-whole", steps * BATCHES[stage] * 2)
+    return wrong
 
 
-@cache
-def everything(run):
-    """Return what a run ended with, and what it is made of."""
-    return {**outcome(run), "samples consumed": consumed(run)}
+def differing(run, whole, step):
+    """Return the parts of a run's newest checkpoint that are not those of the undisturbed run."""
+    newest = newest_checkpoint(run)
+    last = step if step % SAVED_EVERY == 0 else step - step % SAVED_EVERY
+    assert newest.name in (f"step={last:06d}.ckpt", f"step={step:06d}.ckpt")
+    return [part for part, value in whole(run.name, newest.name).items() if outcome(newest)[part] != value]
+
+
+def check_samples(run, whole, num):
+    """Every sample is there, once, with its noise, timestep and loss; also what was taken again was the same."""
+    expected = consumed(whole)
+    assert [one[2] for one in expected] == list(range(num))
+    assert consumed(run) == expected
+    assert set(written(run)) == set(expected)
 
 
 @pytest.mark.row(38)
 def test_a_killed_run_ends_bit_for_bit_as_an_undisturbed_one(words, tmp_path):
-    points = [Point(step, moment, 1 + step % 2) for step, moment in zip((0, 3, 4, 5, 7), MOMENTS, strict=True)]
-    assert differing(words, tmp_path, "decoder", 8, points) == {}
+    assert killed_in(words, tmp_path, ["decoder", "sr_spatial"], steps=8, kills=[2, 3, 6]) == []
 
 
 @pytest.mark.full
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 @pytest.mark.row(38)
 @pytest.mark.row(56)
-@pytest.mark.parametrize("stage", STAGES)
-def test_every_step_of_forty_may_be_the_last(words, tmp_path, stage):
-    """40 kills a stage: each step once, the moments and one or two batches a step in turn."""
-    workers = {11: (0, 1), 26: (1, 2), 33: (2, 0)} if stage == "decoder" else {17: (0, 2)}
-    points = [Point(k, MOMENTS[k % 5], 1 + k // 5 % 2, workers.get(k, (0, 0))) for k in range(40)]
-    assert differing(words, tmp_path, stage, 40, points) == {}
+def test_five_stages_are_killed_in_each_of_forty_steps(words, tmp_path):
+    """Two hundred kills; with other numbers of data workers in between."""
+    assert killed_in(words, tmp_path, list(STAGES), steps=40, kills=range(40)) == []
 
 
 @pytest.mark.full
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.row(56)
 def test_one_process_becomes_two_and_one_again(words, tmp_path):
     """The same samples with the same noise, each once, and the same losses, in float64 and without dropout."""
-    plain = ["--model.config.network.dropout", 0, "--trainer.precision", "64-true", "--checkpoint_every", 4]
+    plain = ["--model.config.network.dropout", 0, "--trainer.precision", "64-true"]
     alone, two = ["--data.batch_size", 4], ["--trainer.devices", 2, "--trainer.strategy", "ddp"]
 
     def command(run, steps, *options):
-        return words("sr_spatial", tmp_path / run, *plain, "--trainer.max_steps", steps, *options)
+        return words("sr_spatial", tmp_path / run, steps, *plain, *options)
 
     def with_one(run, steps):
         (ended,) = server().run([Case(command(run, steps, *alone))])
         assert ended.status == 0, ended.err
 
-    with_one("whole", 12)
-    with_one("elastic", 4)
-    launched = [sys.executable, "-m", "lightning_mav", *command("elastic", 8, *two)]
+    with_one("whole", 9)
+    with_one("elastic", 3)
+    launched = [sys.executable, "-m", "lightning_mav", *command("elastic", 6, *two)]
     done = subprocess.run(launched, cwd=ROOT, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    with_one("elastic", 12)
-    whole, elastic = consumed(tmp_path / "whole"), elastic_samples(tmp_path / "elastic")
+    with_one("elastic", 9)
+    whole = consumed(tmp_path / "whole")
+    elastic = sorted(consumed(tmp_path / "elastic") + consumed(tmp_path / "elastic", rank=1), key=lambda one: one[2])
+    assert [one[2] for one in whole] == list(range(9 * BATCHES["sr_spatial"] * 4))
     assert [one[:-1] for one in elastic] == [one[:-1] for one in whole]
-    assert [one[2] for one in whole] == list(range(48))
     assert max(abs(one[-1] - other[-1]) for one, other in zip(elastic, whole, strict=True)) < 1e-6
-
-
-def elastic_samples(run):
-    """Return what both ranks consumed, in the order of the run."""
-    return sorted(consumed(run) + consumed(run, rank=1), key=lambda one: one[2])
