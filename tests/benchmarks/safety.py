@@ -111,7 +111,7 @@ def train_plainly(steps: int, folder: Path) -> None:
         "use_distributed_sampler": False,
         "callbacks": [PlainClock()],
     }
-    trainer = Trainer(max_steps=steps, default_root_dir=folder, **plain, **TRAINER)
+    trainer = Trainer(max_steps=steps, default_root_dir=folder, callbacks=[PlainClock()], **plain, **TRAINER)
     trainer.fit(SpatialSRStage(CONFIG), SpatialSRDataModule(**DATA))
 
 
