@@ -5,6 +5,7 @@
 Each child has one thread, a folder for temporary files of its own, a deadline, and dies with the server.
 """
 
+import atexit
 import ctypes
 import json
 import os
@@ -56,6 +57,11 @@ class Ended:
     out: str
     err: str
 
+    @property
+    def errors(self) -> list[str]:
+        """What it ended with: the line of an error, and those of a traceback if there is one."""
+        return [line for line in self.err.splitlines() if line.startswith(("error: ", "Traceback", "  "))]
+
 
 class Server:
     """A process that has imported the command line and waits for cases."""
@@ -64,6 +70,7 @@ class Server:
         settings: dict[str, Any] = {"cwd": ROOT, "env": environment(), "text": True}
         command = [sys.executable, __file__]  # so that this folder is on its path
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **settings)
+        atexit.register(self._process.communicate)  # closes its stdin, and waits
 
     def run(self, cases: list[Case], jobs: int | None = None) -> list[Ended]:
         """Run cases, as many at a time as there are cores unless told otherwise, and say how each ended."""

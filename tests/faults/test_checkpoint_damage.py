@@ -107,7 +107,7 @@ def test_a_run_without_a_whole_checkpoint_is_refused_in_one_line(words, runs, tm
         path.write_bytes(path.read_bytes()[:-1])
     (ended,) = server().run([Case(words(tmp_path / "run", STEPS))])
     assert ended.status == 4
-    assert [str(tmp_path / "run") in line for line in ended.err.splitlines()] == [True]
+    assert [str(tmp_path / "run") in line for line in ended.errors] == [True]
 
 
 @pytest.mark.row(41)
