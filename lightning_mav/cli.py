@@ -126,6 +126,7 @@ class MavCLI(LightningCLI):
     def _occupy(self, run: RunFolder) -> None:
         run.prepare()
         self._held.enter_context(run.lock())
+        run.clear()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer with what every run has, whatever the configuration lists."""

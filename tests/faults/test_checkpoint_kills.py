@@ -101,7 +101,7 @@ def test_a_kill_while_saving_leaves_a_whole_checkpoint(words, short, tmp_path):
 
 
 @pytest.mark.full
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)
 @pytest.mark.row(39)
 def test_kills_while_saving(words, short, whole, tmp_path):
     runs = [tmp_path / "one", tmp_path / "other"]
@@ -110,7 +110,7 @@ def test_kills_while_saving(words, short, whole, tmp_path):
 
 
 @pytest.mark.full
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)
 @pytest.mark.row(40)
 def test_kills_with_a_folder_for_temporary_files_elsewhere(words, short, whole, tmp_path):
     runs = [tmp_path / "one", tmp_path / "other"]
@@ -124,7 +124,7 @@ def test_kills_with_a_folder_for_temporary_files_elsewhere(words, short, whole, 
 
 @pytest.mark.full
 @needs_mount
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)
 @pytest.mark.row(42)
 def test_kills_while_the_disk_is_full(words, short, whole, tmp_path):
     """Two checkpoints fit and half a third; when there is room again the same command goes on."""

@@ -88,7 +88,7 @@ def test_a_killed_run_ends_bit_for_bit_as_an_undisturbed_one(words, tmp_path):
 
 
 @pytest.mark.full
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(3600)
 @pytest.mark.row(38)
 @pytest.mark.row(56)
 def test_five_stages_are_killed_in_each_of_forty_steps(words, tmp_path):

@@ -26,7 +26,7 @@ def anywhere(draw, num_calls):
 
 
 @pytest.mark.full
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(3600)
 @pytest.mark.row(38)
 @pytest.mark.row(39)
 def test_fifty_kills_in_three_thousand_steps(tmp_path, image_folder):
