@@ -272,9 +272,12 @@ def test_a_second_run_in_the_same_folder_is_refused(capsys):
     from lightning_mav.checkpoint.resume import RunFolder
 
     fit()
+    half_written = Path("run/checkpoints/.partial-checkpoint")
+    half_written.touch()
     with RunFolder(Path("run")).lock():
         assert fit("--trainer.max_steps", "9") == 5
     assert f"run: in use by process {os.getpid()}" in only_line(capsys)
+    assert half_written.exists()
 
 
 @pytest.mark.parametrize(("native", "precision"), [(True, "bf16-mixed"), (False, "32-true")])

@@ -85,12 +85,12 @@ def verify(checkpoint: Path) -> None:
 
 
 def _known_sha256(path: Path) -> str | None:
-    """Return the sha256 of a file that may be missing; the same file is read once."""
+    """Return the sha256 of a file, None of what cannot be read as one; the same file is read once."""
     try:
         facts = os.stat(path)
+        return _sha256_by_facts(path, facts.st_size, facts.st_mtime_ns, facts.st_ino)
     except OSError:
         return None
-    return _sha256_by_facts(path, facts.st_size, facts.st_mtime_ns, facts.st_ino)
 
 
 @lru_cache(maxsize=64)

@@ -83,7 +83,7 @@ class RunFolder:
         raise CheckpointError(f"{self.path}: holds no checkpoint; train it with fit --run {self.path} first")
 
     def prepare(self) -> None:
-        """Create the folder and prove that it can be written; remove what a killed run left half written.
+        """Create the folder and prove that it can be written.
 
         Raises:
             MachineError: Nothing can be written there.
@@ -96,6 +96,9 @@ class RunFolder:
             raise MachineError(
                 f"{self.path}: cannot write to the run folder ({error}); choose another --run"
             ) from error
+
+    def clear(self) -> None:
+        """Remove what a killed run left half written; only who holds the lock may, as another may be writing."""
         for leftover in self._leftovers():
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 

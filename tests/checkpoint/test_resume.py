@@ -65,14 +65,14 @@ def test_many_differences_are_cut_short_and_another_stage_is_named_alone(tmp_pat
     assert "lr" not in str(failure.value)
 
 
-def test_prepare_makes_the_folders_and_removes_what_a_killed_run_left(tmp_path):
+def test_the_folders_are_made_and_what_a_killed_run_left_is_removed(tmp_path):
     run = RunFolder(tmp_path / "run")
     run.prepare()
     (run.checkpoints / ".partial-abc").touch()
     (run.checkpoints / "step=000001.ckpt.sha256").touch()  # of a checkpoint that never got its name
     (run.checkpoints / "step=000002.ckpt").mkdir()  # not all of its files are there
     (run.checkpoints / "step=000002.ckpt" / "__0_0.distcp").touch()
-    run.prepare()
+    run.clear()
     assert os.listdir(run.checkpoints) == []
     assert sorted(os.listdir(run.path)) == ["checkpoints", "samples"]
 

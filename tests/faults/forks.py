@@ -5,6 +5,7 @@
 Each child has one thread, a folder for temporary files of its own, a deadline, and dies with the server.
 """
 
+import atexit
 import ctypes
 import json
 import os
@@ -13,9 +14,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib import import_module
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +57,11 @@ class Ended:
     out: str
     err: str
 
+    @property
+    def errors(self) -> list[str]:
+        """What it ended with: the line of an error, and those of a traceback if there is one."""
+        return [line for line in self.err.splitlines() if line.startswith(("error: ", "Traceback", "  "))]
+
 
 class Server:
     """A process that has imported the command line and waits for cases."""
@@ -62,6 +70,7 @@ class Server:
         settings: dict[str, Any] = {"cwd": ROOT, "env": environment(), "text": True}
         command = [sys.executable, __file__]  # so that this folder is on its path
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **settings)
+        atexit.register(self._process.communicate)  # closes its stdin, and waits
 
     def run(self, cases: list[Case], jobs: int | None = None) -> list[Ended]:
         """Run cases, as many at a time as there are cores unless told otherwise, and say how each ended."""
@@ -93,11 +102,20 @@ def main() -> None:
     import lightning_mav.stages  # noqa: F401
 
     torch.set_num_threads(1)
+    warm_up()
     for line in sys.stdin:
         jobs, cases = json.loads(line)
         answer = json.dumps(run_all([Case(**case) for case in cases], jobs))
         sys.stdout.write(answer + "\n")
         sys.stdout.flush()
+
+
+def warm_up() -> None:
+    """Let the option parser read the sources that it takes its help from, which each child would do again."""
+    from lightning_mav.__main__ import main as command
+
+    with redirect_stdout(StringIO()):
+        command(["fit", "--help"])
 
 
 def run_all(cases: list[Case], jobs: int) -> list[tuple[int, str, str]]:
