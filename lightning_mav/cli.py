@@ -26,7 +26,10 @@ from lightning_mav.messages import explain, option_names
 from lightning_mav.precision import multiplies_bf16
 from lightning_mav.predictions import PredictionWriter
 from lightning_mav.progress import RunProgressBar
+from lightning_mav.ranges import check_ranges
 from lightning_mav.stages.base import Stage, StageDataModule
+from lightning_mav.untrusted import bound_configurations
+from lightning_mav.yaml_text import check_yaml
 
 SEARCHED = ("last", "best", "hpc")  # Lightning's words, which find nothing in silence
 SAVED_SECTIONS = ("seed_everything", "checkpoint_every", "trainer", "model", "data")
@@ -71,10 +74,11 @@ class MavCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse; an error becomes one line that names the key."""
+        args = with_config_of_run(args)
+        check_files(args)
         try:
-            super().parse_arguments(parser, with_config_of_run(args))
+            super().parse_arguments(parser, args)
         except ArgumentError as error:
-            check_yaml(args)
             raise ConfigError(explain(str(error), option_names(self._subcommand_parsers["fit"]))) from error
 
     def _parse_ckpt_path(self) -> None:
@@ -82,6 +86,7 @@ class MavCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Prepare the run folder and find the checkpoint to start from."""
+        self._check_config()
         config = self.config[self.subcommand]
         config.weights_only = True
         if config.ckpt_path in SEARCHED:
@@ -95,6 +100,10 @@ class MavCLI(LightningCLI):
         elif self.run_folder and not config.ckpt_path:
             config.ckpt_path = str(self.run_folder.newest_or_fail())
             say(f"using {config.ckpt_path}")
+
+    def _check_config(self) -> None:
+        self._dump_config()
+        check_ranges(self.config_dump)
 
     def _begin_fit(self, config: Namespace) -> None:
         if not self.run_folder:
@@ -175,7 +184,8 @@ class DryCLI(MavCLI):
         """Do nothing: nothing is drawn."""
 
     def before_instantiate_classes(self) -> None:
-        """Do nothing: there is no run."""
+        """Check the numbers; there is no run."""
+        self._check_config()
 
     def instantiate_classes(self) -> None:
         """Build the stage without memory for its weights, and the data module, which opens no file."""
@@ -198,17 +208,15 @@ def with_config_of_run(args: list[str]) -> list[str]:
     return [args[0], "--config", str(config), *args[1:]] if config.is_file() else args
 
 
-def check_yaml(args: list[str]) -> None:
-    """Name the configuration file that is not YAML; the parser's own message does not.
+def check_files(args: list[str]) -> None:
+    """Name the configuration file that is not YAML, or too much of it; the parser's own message names none.
 
     Raises:
         ConfigError: One is not; the message names file, line and problem.
     """
     for path in {word.partition("=")[2] or word for word in args if word.endswith((".yaml", ".yml"))}:
-        try:
-            yaml.safe_load(Path(path).read_text()) if Path(path).is_file() else None
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{path}: not valid YAML; {' '.join(str(error).split())}") from error
+        if Path(path).is_file():
+            check_yaml(path)
 
 
 def _emulates_bf16(trainer: Namespace) -> bool:
@@ -257,6 +265,7 @@ def dry_run(options: list[str]) -> DryCLI:
 
 
 def _start(kind: type[CLI], args: list[str]) -> CLI:
+    bound_configurations()
     return kind(
         model_class=Stage,
         datamodule_class=StageDataModule,

@@ -14,6 +14,7 @@ WRONG_CLASS = re.compile(
     r"Expected a dot import path string: (\S+)|Import path (\S+) does not corr|Expected a path but (\S+)"
 )
 NO_MODULE = re.compile(r"No module named '(\S+)'")
+DENIED = re.compile(r"Importing '(\S+)' is not allowed")
 
 
 def explain(message: str, options: Iterable[str]) -> str:
@@ -24,6 +25,8 @@ def explain(message: str, options: Iterable[str]) -> str:
         options: Dotted names of the options that the parser accepts.
     """
     key = ".".join(re.findall(r'[Pp]arser key "([^"]+)"', message)) or "config"
+    if found := DENIED.search(message):
+        return f"{key}: no class '{found[1]}' of the right kind; a configuration may not name it"
     if found := NO_MODULE.search(message):
         return f"{key}: no module named '{found[1]}'; callbacks.* and eval.* are found only from the checkout's folder"
     if found := UNKNOWN_KEY.search(message):

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lightning_mav.checkpoint.ema import Ema
 from lightning_mav.checkpoint.models import describe, hand_over
+from lightning_mav.data.batches import check_frames, collate
 from lightning_mav.data.order import EndlessBatches, FixedBatches
 from lightning_mav.diffusion.noise import NoiseStream, keyed_noise
 from lightning_mav.errors import ConfigError, NumericError
@@ -41,6 +42,7 @@ class Stage(LightningModule):
     """
 
     model: Any
+    takes_frames = False  # whether batches hold images or videos, which are then compared with data.size
 
     def __init__(
         self,
@@ -114,6 +116,16 @@ class Stage(LightningModule):
         if stage == "fit" and self.init_from and self.trainer.ckpt_path is None:
             hand_over(self.init_from, self.model)
             self.ema = Ema(self.model, self.ema_decay)
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Require frames as every stage takes them, before anything is computed from them.
+
+        Raises:
+            DataError: The data set gives others; the message names the sample.
+        """
+        if self.takes_frames:
+            check_frames(batch, self.trainer.datamodule.size)  # type: ignore[attr-defined]
+        return batch
 
     def losses(self, batch: Batch, timesteps: Tensor | None = None) -> dict[str, Tensor]:
         """Return the loss of each sample; timestep and noise are functions of (seed, index, position)."""
@@ -287,7 +299,7 @@ def batch_loader(dataset: Dataset[dict[str, Any]], batches: Any, num_workers: in
     workers: dict[str, Any] = {"num_workers": num_workers, "pin_memory": torch.cuda.is_available()}
     if num_workers:
         workers |= {"multiprocessing_context": "spawn", "timeout": 300, "persistent_workers": True}
-    return DataLoader(dataset, batch_sampler=batches, **workers)
+    return DataLoader(dataset, batch_sampler=batches, collate_fn=collate, **workers)
 
 
 def train_temporal_only(model: nn.Module) -> None:
