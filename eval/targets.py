@@ -62,4 +62,8 @@ def _is_ours(target: str, folder: Path) -> bool:
     if target not in named or not target.startswith(PACKAGES):
         return False
     module, _, name = target.rpartition(".")
-    return getattr(getattr(import_module(module), name, None), "__module__", None) == module
+    try:
+        found = getattr(import_module(module), name)
+    except (ImportError, AttributeError):
+        return False
+    return getattr(found, "__module__", None) == module

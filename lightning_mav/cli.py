@@ -73,20 +73,21 @@ class MavCLI(LightningCLI):
         parser.add_argument("--checkpoint_every", type=int, default=1000, help="Optimiser steps between checkpoints.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse; an error becomes one line that names the key."""
+        """Parse, and compare numbers with their ranges; an error becomes one line that names the key."""
         args = with_config_of_run(args)
         check_files(args)
         try:
             super().parse_arguments(parser, args)
         except ArgumentError as error:
             raise ConfigError(explain(str(error), option_names(self._subcommand_parsers["fit"]))) from error
+        self._dump_config()
+        check_ranges(self.config_dump)
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: Lightning would let the checkpoint's hyper-parameters override the command line."""
 
     def before_instantiate_classes(self) -> None:
         """Prepare the run folder and find the checkpoint to start from."""
-        self._check_config()
         config = self.config[self.subcommand]
         config.weights_only = True
         if config.ckpt_path in SEARCHED:
@@ -100,10 +101,6 @@ class MavCLI(LightningCLI):
         elif self.run_folder and not config.ckpt_path:
             config.ckpt_path = str(self.run_folder.newest_or_fail())
             say(f"using {config.ckpt_path}")
-
-    def _check_config(self) -> None:
-        self._dump_config()
-        check_ranges(self.config_dump)
 
     def _begin_fit(self, config: Namespace) -> None:
         if not self.run_folder:
@@ -184,8 +181,7 @@ class DryCLI(MavCLI):
         """Do nothing: nothing is drawn."""
 
     def before_instantiate_classes(self) -> None:
-        """Check the numbers; there is no run."""
-        self._check_config()
+        """Do nothing: there is no run."""
 
     def instantiate_classes(self) -> None:
         """Build the stage without memory for its weights, and the data module, which opens no file."""

@@ -95,15 +95,17 @@ def _check_widths(pipeline: MakeAVideo, configs: Mapping[str, Any]) -> None:
 def _check_sizes(pipeline: MakeAVideo, configs: Mapping[str, Any]) -> None:
     """Require that every part can take the frames of the one before it."""
     size = next((config.image_size for config in configs.values() if hasattr(config, "image_size")), 0)
+    given = f"{size}x{size} pixels"
     for part, config in configs.items():
         if part != "prior":
             size *= getattr(config, "scale", 1)
             multiple = config.network.downsampling * config.unshuffle
             if size % multiple:
                 raise ConfigError(
-                    f"{pipeline.paths[part]}: cannot make frames of {size}x{size}, only multiples of {multiple}; "
-                    f"take another {part}"
+                    f"{pipeline.paths[part]}: cannot make frames of {size}x{size} from {given}, only multiples of "
+                    f"{multiple}; take another {part}"
                 )
+            given = f"the {size}x{size} of {pipeline.paths[part]}"
 
 
 def check_positive(**values: int | None) -> None:

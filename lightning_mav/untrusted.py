@@ -10,7 +10,14 @@ from jsonargparse import get_loader, set_loader, set_parsing_settings
 from lightning_mav.yaml_text import count_values
 
 # Importing a module runs it, and what a configuration names is imported.
-DENIED = [*sys.stdlib_module_names, "torch.load", "torch.hub", "torch.jit", "torch.package", "torch.utils.cpp_extension"]
+DENIED = [
+    *sys.stdlib_module_names,
+    "torch.load",
+    "torch.hub",
+    "torch.jit",
+    "torch.package",
+    "torch.utils.cpp_extension",
+]
 _load = get_loader("yaml")
 
 

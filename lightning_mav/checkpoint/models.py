@@ -16,9 +16,11 @@ from lightning_mav.checkpoint.resolve import ResolvedModel, resolve_model
 from lightning_mav.errors import CheckpointError, ConfigError
 from lightning_mav.models import MODELS
 from lightning_mav.networks.pseudo3d import is_temporal
+from lightning_mav.ranges import check_ranges
 
 OUTPUT = "network.out.2."  # the last layer of a U-Net
-UNFIT = (ConfigError, TypeError, ValueError, AttributeError, ArithmeticError)  # what building from wrong values raises
+# What building from wrong values raises.
+UNFIT = (ConfigError, TypeError, ValueError, AttributeError, LookupError, ArithmeticError)
 IMAGE_EMBEDDING = ("network.cf_param", "network.clip_emb.")  # how a U-Net adds an image embedding to the timestep's
 
 
@@ -80,6 +82,7 @@ def config_of(description: dict[str, Any], path: str | Path) -> Any:
         CheckpointError: It is of another version, or damaged.
     """
     try:
+        check_ranges({"model": {"config": description["config"]}})
         return from_plain(MODELS[description["model"]].config_class, description["config"])
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error

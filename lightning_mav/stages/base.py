@@ -117,16 +117,6 @@ class Stage(LightningModule):
             hand_over(self.init_from, self.model)
             self.ema = Ema(self.model, self.ema_decay)
 
-    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Require frames as every stage takes them, before anything is computed from them.
-
-        Raises:
-            DataError: The data set gives others; the message names the sample.
-        """
-        if self.takes_frames:
-            check_frames(batch, self.trainer.datamodule.size)  # type: ignore[attr-defined]
-        return batch
-
     def losses(self, batch: Batch, timesteps: Tensor | None = None) -> dict[str, Tensor]:
         """Return the loss of each sample; timestep and noise are functions of (seed, index, position)."""
         keys = self.keys(batch)
@@ -289,6 +279,16 @@ class StageDataModule(LightningDataModule):
 
     test_dataloader = val_dataloader
     predict_dataloader = val_dataloader
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Require frames as the stages take them, before anything is computed from them.
+
+        Raises:
+            DataError: The data set gives others; the message names the sample.
+        """
+        if self.trainer is not None and getattr(self.trainer.lightning_module, "takes_frames", False):
+            check_frames(batch, self.size)
+        return batch
 
     def _loader(self, dataset: Dataset[dict[str, Any]], batches: Any) -> DataLoader[dict[str, Any]]:
         return batch_loader(dataset, batches, self.num_workers)
