@@ -129,6 +129,7 @@ class Malicious:
 
 
 @pytest.mark.parametrize("forced", [False, True])
+@pytest.mark.row(52)
 def test_pickled_code_never_runs(tmp_path, monkeypatch, forced):
     monkeypatch.chdir(tmp_path)
     if forced:
