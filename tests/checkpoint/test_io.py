@@ -155,6 +155,7 @@ def test_the_stage_travels_with_the_file(tmp_path):
         SafeCheckpointIO("DecoderStage").load_checkpoint(tmp_path / "a.ckpt")
 
 
+@pytest.mark.row(55)
 def test_a_newer_format_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(io, "FORMAT", 9)
     write_checkpoint(STATE, tmp_path / "a.ckpt")

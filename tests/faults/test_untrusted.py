@@ -18,6 +18,7 @@ from PIL import Image
 
 from eval.targets import check_targets
 from lightning_mav.__main__ import main
+from lightning_mav.checkpoint.digest import marker_lines, marker_of, sha256_of
 from lightning_mav.checkpoint.io import write_checkpoint
 from lightning_mav.data.readers import open_video
 from lightning_mav.errors import CheckpointError, ConfigError, DataError
@@ -56,6 +57,7 @@ def test_the_payload_would_run(tmp_path):
 def evil_checkpoint(path, **content):
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"state_dict": {}, "global_step": 3, "format": 1, **content}, path)
+    marker_of(path).write_bytes(marker_lines({path.name: sha256_of(path)}))  # whoever writes the one writes the other
     return path
 
 
