@@ -40,9 +40,9 @@ def count_values(text: str, name: str) -> int:
             if done.anchor:
                 sizes[done.anchor] = done.size
         if len(begun) > MAX_DEPTH or begun[-1].size > MAX_VALUES:
-            place = f"line {event.start_mark.line + 1}"
+            line = event.start_mark.line + 1 if event.start_mark else 0
             raise ConfigError(
-                f"{name}, {place}: nested more than {MAX_DEPTH} deep, or aliases that stand for more than "
+                f"{name}, line {line}: nested more than {MAX_DEPTH} deep, or aliases that stand for more than "
                 f"{MAX_VALUES:,} values; write it out plainly"
             )
     return begun[0].size
@@ -53,7 +53,7 @@ def _ended(event: yaml.Event, begun: list[_Collection], sizes: dict[str, int]) -
     if isinstance(event, yaml.CollectionEndEvent):
         return begun.pop()
     if isinstance(event, yaml.AliasEvent):
-        return _Collection(None, sizes.get(event.anchor, MAX_VALUES))  # unknown as yet is what holds itself
+        return _Collection(None, sizes.get(str(event.anchor), MAX_VALUES))  # unknown as yet is what holds itself
     return _Collection(event.anchor) if isinstance(event, yaml.ScalarEvent) else None
 
 

@@ -8,6 +8,7 @@ import av
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from lightning_mav.data.candidates import Candidate
@@ -139,5 +140,7 @@ def test_training_on_a_broken_image_ends_in_one_line_that_names_it(fit_command, 
     data.mkdir()
     BROKEN[kind](data / "broken.jpg")
     (data / "list.csv").write_text("path\nbroken.jpg\n")
-    images = ["--data.frames", 1, "--model.config.network.temporal", "null", "--model.config.network.fps", "false"]
-    refused(fit_command(tmp_path / "run", "--data.source", data / "list.csv", *images), 3, f"{data}/broken.jpg")
+    network = {"init_args": {"config": {"network": {"temporal": None, "fps": False}}}}
+    (tmp_path / "images.yaml").write_text(yaml.safe_dump({"model": network, "data": {"init_args": {"frames": 1}}}))
+    words = fit_command(tmp_path / "run", "--config", tmp_path / "images.yaml", "--data.source", data / "list.csv")
+    refused(words, 3, f"{data}/broken.jpg")

@@ -39,6 +39,7 @@ def nothing_runs(tmp_path, monkeypatch):
     """Work in an empty folder, into which no payload may have put anything when the test is over."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(Path(__file__).parents[2])
+    monkeypatch.syspath_prepend(tmp_path)  # as "python -m" does
     yield
     assert not list(tmp_path.rglob(f"{SENTINEL}*"))
 
