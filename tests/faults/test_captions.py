@@ -72,7 +72,7 @@ WRONG = {
 
 
 @pytest.mark.row(27, 29)
-@pytest.mark.parametrize("kind", tiered(WRONG, "None", "half a letter"))
+@pytest.mark.parametrize("kind", tiered(WRONG, "half a letter"))
 def test_a_caption_that_is_no_text_is_named_by_its_line(fit_captions, refused, kind):
     refused(fit_captions("a", "b", WRONG[kind], "c"), 3, "list.jsonl, line 3", "caption")
 

@@ -41,7 +41,7 @@ AT_ODDS = {
 
 
 @pytest.mark.row(3)
-@pytest.mark.parametrize("key", tiered(OUT_OF_RANGE, "data.frames", "model.lr", "seed_everything"))
+@pytest.mark.parametrize("key", tiered(OUT_OF_RANGE, "data.frames"))
 def test_a_number_out_of_its_range_is_named_with_the_range(fit_command, refused, tmp_path, key):
     line = refused(fit_command(tmp_path, f"--{key}", OUT_OF_RANGE[key]), 2, f"error: {key}", "expected a number ")
     assert line.endswith("; correct it")
@@ -80,7 +80,7 @@ BAD_FILES = {
 
 
 @pytest.mark.row(4)
-@pytest.mark.parametrize("case", tiered(BAD_FILES, "aliases", "tag"))
+@pytest.mark.parametrize("case", tiered(BAD_FILES, "aliases"))
 def test_a_broken_file_is_named_at_once(refused, tmp_path, monkeypatch, case):
     monkeypatch.chdir(tmp_path)
     content, *said = BAD_FILES[case] if isinstance(BAD_FILES[case], tuple) else (BAD_FILES[case], "not valid YAML")
@@ -127,6 +127,7 @@ def test_a_network_that_cannot_take_the_frames_before_it_is_named_with_the_one_t
 
 
 @pytest.mark.row(7)
+@pytest.mark.full
 def test_both_widths_are_named_with_key_and_clip(fit_command, narrow_clip, refused, tmp_path):
     words = fit_command(tmp_path, f"--{NETWORK}.image_embedding_dim", 768)
     refused(words, 2, f"data.clip {narrow_clip} has embeddings of width 8", f"{NETWORK} was built for 768")

@@ -62,7 +62,7 @@ BROKEN = {
 
 
 @pytest.mark.row(12, 13, 14, 15, 16, 17, 18, 19)
-@pytest.mark.parametrize("kind", tiered(BROKEN, "cut after the index", "pipe"))
+@pytest.mark.parametrize("kind", tiered(BROKEN, "cut after the index"))
 def test_training_on_a_broken_video_ends_in_one_line_that_names_it(fit_command, refused, tmp_path, kind):
     data = tmp_path / "data"
     data.mkdir()

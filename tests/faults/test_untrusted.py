@@ -75,7 +75,7 @@ CHECKPOINTS = {
 
 
 @pytest.mark.row(52)
-@pytest.mark.parametrize("route", tiered(CHECKPOINTS, "init_from", "export", "convert"))
+@pytest.mark.parametrize("route", tiered(CHECKPOINTS, "export", "convert"))
 def test_a_pickle_in_place_of_a_checkpoint(fit_command, refused, tmp_path, route):
     file = evil_checkpoint(tmp_path / "evil.ckpt", x=Payload())
     refused(CHECKPOINTS[route](fit_command, file), 4, "evil.ckpt")

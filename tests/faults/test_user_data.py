@@ -72,7 +72,7 @@ def mine(tmp_path, monkeypatch):
 
 
 @pytest.mark.row(24)
-@pytest.mark.parametrize("fault", tiered(FAULTS, "uint8", "uneven"))
+@pytest.mark.parametrize("fault", tiered(FAULTS, "uneven"))
 def test_what_a_data_set_gives_wrongly_is_named(fit_command, refused, fault):
     words = fit_command("run", "--data", "mine.Mine", "--data.fault", fault, "--trainer.num_sanity_val_steps", 0)
     refused(words, 3, *FAULTS[fault])
