@@ -14,21 +14,24 @@ LAYOUTS = {"video": "(B, 3, F, {size}, {size})", "image": "(B, 3, {size}, {size}
 
 
 def collate(samples: Sequence[Any]) -> dict[str, Any]:
-    """Stack samples, dictionaries that all hold the same.
+    """Stack what all samples hold; each is a dictionary.
 
     Raises:
-        DataError: One is no such dictionary, or differs from the first in what it holds.
+        DataError: One is no such dictionary, or differs from the first in type or shape.
     """
     for sample in samples:
         if not isinstance(sample, dict) or not {"index", "position"} <= sample.keys():
             raise DataError(f"data: a sample is {_brief(sample)}; give a dictionary with index, position and contents")
-        for name in samples[0].keys() | sample.keys():
-            if _brief(sample.get(name)) != _brief(samples[0].get(name)):
+    first = samples[0]
+    names = [name for name in first if all(name in sample for sample in samples)]
+    for sample in samples:
+        for name in names:
+            if _brief(sample[name]) != _brief(first[name]):
                 raise DataError(
-                    f"data: {name} of sample {sample['index']} is {_brief(sample.get(name))}, but that of sample "
-                    f"{samples[0]['index']} is {_brief(samples[0].get(name))}; make them alike"
+                    f"data: {name} of sample {sample['index']} is {_brief(sample[name])}, but that of sample "
+                    f"{first['index']} is {_brief(first[name])}; make them alike"
                 )
-    batch: dict[str, Any] = default_collate(list(samples))
+    batch: dict[str, Any] = default_collate([{name: sample[name] for name in names} for sample in samples])
     return batch
 
 
@@ -68,4 +71,4 @@ def _brief(value: Any) -> str:
     """Return the type of a value, and its shape if it has one."""
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
-    return "missing" if value is None else type(value).__name__
+    return type(value).__name__

@@ -1,10 +1,9 @@
-"""``pytest -p tests.faults.table --table FILE``: the fault matrix as a page, each row with its tests and their result.
+"""``pytest --table=FILE``: the fault matrix as a page, each row with its tests and their result.
 
 The run fails if a row has no test that passes.
 """
 
 from collections import Counter, defaultdict
-from pathlib import Path
 
 import pytest
 
@@ -21,15 +20,6 @@ broken. What is wanted is the same everywhere: the right exit code (2 configurat
 *Result* counts the cases of all tests of a row. A skipped case needs something that this machine lacks; its test says
 what.
 """
-
-
-def pytest_addoption(parser):
-    parser.addoption("--table", metavar="FILE", help="write the fault matrix with the results of this run")
-
-
-def pytest_configure(config):
-    if path := config.getoption("--table"):
-        config.pluginmanager.register(Table(Path(path)), "fault matrix")
 
 
 class Table:

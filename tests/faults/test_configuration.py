@@ -6,7 +6,9 @@ import time
 import pytest
 import torch
 import yaml
+from hydra.errors import HydraException
 
+from eval import __main__ as evaluation
 from lightning_mav.__main__ import main
 from lightning_mav.checkpoint.models import save_model
 from lightning_mav.errors import ConfigError
@@ -196,3 +198,13 @@ def test_the_defaults_of_every_model_are_in_range():
     with torch.device("meta"):
         for model in MODELS.values():
             check_ranges({"model": {"config": to_plain(model.config_class())}})
+
+
+@pytest.mark.row(1)
+def test_debug_shows_it_in_evaluations_too(refused_evaluation, monkeypatch):
+    monkeypatch.delenv(evaluation.DEBUG, raising=False)
+    refused_evaluation(["sytem.path=x"], 2, "sytem")
+    monkeypatch.setattr("sys.argv", ["eval", "sytem.path=x", "--debug"])
+    with pytest.raises(HydraException):
+        evaluation.main()
+    monkeypatch.delenv(evaluation.DEBUG)
