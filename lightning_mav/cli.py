@@ -4,6 +4,7 @@ import logging
 import warnings
 from argparse import ArgumentError
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +22,7 @@ from lightning_mav.checkpoint.io import SafeCheckpointIO, write_atomically
 from lightning_mav.checkpoint.resolve import step_of
 from lightning_mav.checkpoint.resume import RunFolder
 from lightning_mav.checkpoint.saving import RunCheckpoint, Stopped
-from lightning_mav.errors import ConfigError, MachineError
+from lightning_mav.errors import ConfigError, MachineError, MavError
 from lightning_mav.messages import explain, option_names
 from lightning_mav.precision import multiplies_bf16
 from lightning_mav.predictions import PredictionWriter
@@ -128,6 +129,21 @@ class MavCLI(LightningCLI):
         run.prepare()
         self._held.enter_context(run.lock())
 
+    def instantiate_classes(self) -> None:
+        """Build trainer, stage and data module; values that do not go together become one line.
+
+        Raises:
+            ConfigError: A constructor refuses its arguments.
+        """
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            cause = cause_of(error)
+            if isinstance(cause, MavError):
+                raise
+            reason = str(cause).partition("\n")[0]
+            raise ConfigError(f"cannot be built from this configuration: {reason}; correct it") from error
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer with what every run has, whatever the configuration lists."""
         config = self._get(self.config_init, "trainer")
@@ -210,7 +226,8 @@ def check_files(args: list[str]) -> None:
     Raises:
         ConfigError: One is not; the message names file, line and problem.
     """
-    for path in {word.partition("=")[2] or word for word in args if word.endswith((".yaml", ".yml"))}:
+    named = [value for word, value in pairwise(args) if word in ("--config", "-c")]
+    for path in {word.partition("=")[2] or word for word in args if word.endswith((".yaml", ".yml"))} | set(named):
         if Path(path).is_file():
             check_yaml(path)
 
@@ -223,6 +240,13 @@ def _emulates_bf16(trainer: Namespace) -> bool:
 
 def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list) else [value] if value else []
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """Return the error that the parser has wrapped."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 @rank_zero_only

@@ -241,8 +241,8 @@ def test_a_run_folder_whose_configuration_builds_objects(refused):
 @pytest.mark.row(5)
 @pytest.mark.full
 def test_a_users_own_callback_may_be_named(fit_command):
-    Path("mine.py").write_text("from lightning.pytorch import Callback\n\n\nclass Mine(Callback):\n    pass\n")
-    assert main([*fit_command("run", "--trainer.callbacks+=mine.Mine", "--trainer.max_steps", "1")]) == 0
+    Path("my_callback.py").write_text("from lightning.pytorch import Callback\n\n\nclass Mine(Callback):\n    pass\n")
+    assert main([*fit_command("run", "--trainer.callbacks+=my_callback.Mine", "--trainer.max_steps", "1")]) == 0
 
 
 # configurations of evaluations
