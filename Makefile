@@ -67,7 +67,7 @@ test: lint
 	$(BIN)/python -m pytest
 
 faults: $(STAMP)
-	$(BIN)/python -m pytest tests/faults -m "full or not full" --table docs/faults.md
+	$(BIN)/python -m pytest -m "row or full" --table=docs/faults.md
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

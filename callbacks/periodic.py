@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
-from torch.utils.data import default_collate
 
+from lightning_mav.data.batches import collate
 from lightning_mav.errors import ConfigError
 from lightning_mav.stages.base import Batch, Stage
 
@@ -75,7 +75,7 @@ def held_out(trainer: Trainer, stage: LightningModule, num: int) -> Batch:
     """
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     dataset = data.dataset("val")
-    batch = default_collate([dataset[i, i] for i in range(min(num, len(dataset)))])
+    batch = data.on_before_batch_transfer(collate([dataset[i, i] for i in range(min(num, len(dataset)))]), 0)
     batch = data.transfer_batch_to_device(batch, stage.device, 0)
     trainer.validating = True  # so that nothing is cropped or degraded at random
     try:

@@ -2,7 +2,7 @@
 
 ``python -m eval baselines`` prints the published numbers instead, ``python -m eval weights`` which pretrained
 networks of metrics are here and where the others are published, ``python -m eval selfcheck`` whether metrics give the
-values they must.
+values they must. ``--debug`` anywhere shows the traceback of an error.
 """
 
 import logging
@@ -18,10 +18,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from eval.published import show
+from eval.targets import check_targets, check_words
 from lightning_mav.__main__ import exit_code, one_line
 from lightning_mav.errors import ConfigError
+from lightning_mav.yaml_text import check_yaml
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "eval"
+DEBUG = "LIGHTNING_MAV_DEBUG"
 logger = logging.getLogger("eval")
 
 
@@ -35,6 +38,7 @@ def evaluate(config: DictConfig) -> None:
 
 def _evaluate(config: DictConfig) -> None:
     settings = OmegaConf.to_container(config, resolve=True)
+    check_targets(settings, CONFIGS)
     system, benchmark = (instantiate(config[group], _convert_="all") for group in ("system", "benchmark"))
     for line in benchmark.judge(system, Path(config.out), config.seed, settings):
         logger.info(line)
@@ -58,10 +62,21 @@ PRINTED = {"baselines": show, "weights": _weights, "selfcheck": _selfcheck}
 
 def main() -> int:
     """Run the application; return its exit code: 2 config, 3 data, 4 checkpoint, 5 machine, 130 interrupted."""
+    if "--debug" in sys.argv:
+        os.environ[DEBUG] = "1"  # which the processes of a sweep inherit
+        sys.argv.remove("--debug")
     if len(sys.argv) == 2 and sys.argv[1] in PRINTED:
         return _guarded(lambda: print(PRINTED[sys.argv[1]]()))
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors reach this program instead of Hydra's own printer
-    return _guarded(evaluate)
+    return _guarded(_checked)
+
+
+def _checked() -> None:
+    """Evaluate, unless Hydra would build or read what it should not."""
+    check_words(sys.argv[1:])
+    for path in CONFIGS.rglob("*.yaml"):
+        check_yaml(path)
+    evaluate()
 
 
 def _guarded(work: Callable[[], None]) -> int:
@@ -73,7 +88,7 @@ def _guarded(work: Callable[[], None]) -> int:
     except BaseException as error:
         known = _plain(error)
         code = exit_code(known)
-        if code is None:
+        if code is None or DEBUG in os.environ:
             raise
         sys.stderr.write(f"error: {one_line(known)}\n")
         return code

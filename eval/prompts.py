@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from lightning_mav.captions import fault_of
 from lightning_mav.errors import DataError
 
 
@@ -38,10 +39,16 @@ def checked(prompts: Iterable[Prompt], source: object) -> list[Prompt]:
     if not found:
         raise DataError(f"{source}: holds no caption of the split asked for")
     if empty := [prompt.id for prompt in found if not prompt.text.strip()]:
-        raise DataError(f"{source}: {len(empty)} empty captions, the first is {empty[0]}; remove them")
+        raise DataError(f"{source}: {len(empty)} empty captions ({_first(empty)}); remove them")
+    if broken := [prompt.id for prompt in found if fault_of(prompt.text)]:
+        raise DataError(f"{source}: {len(broken)} captions hold what is no text ({_first(broken)}); correct them")
     if twice := [name for name, times in Counter(prompt.id for prompt in found).items() if times > 1]:
-        raise DataError(f"{source}: {len(twice)} ids stand more than once, the first is {twice[0]}; keep one of each")
+        raise DataError(f"{source}: {len(twice)} ids stand more than once ({_first(twice)}); keep one of each")
     return found
+
+
+def _first(ids: Sequence[str]) -> str:
+    return ", ".join(ids[:5]) + (", ..." if len(ids) > 5 else "")
 
 
 def list_hash(prompts: Sequence[Prompt]) -> str:

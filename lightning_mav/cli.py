@@ -4,6 +4,7 @@ import logging
 import warnings
 from argparse import ArgumentError
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,14 +22,17 @@ from lightning_mav.checkpoint.io import SafeCheckpointIO, write_atomically
 from lightning_mav.checkpoint.resolve import step_of
 from lightning_mav.checkpoint.resume import RunFolder
 from lightning_mav.checkpoint.saving import RunCheckpoint, Stopped
-from lightning_mav.errors import ConfigError, MachineError, is_out_of_memory
+from lightning_mav.errors import ConfigError, MachineError, MavError, is_out_of_memory
 from lightning_mav.logs import forgive
 from lightning_mav.messages import explain, option_names
 from lightning_mav.precision import multiplies_bf16
 from lightning_mav.predictions import PredictionWriter
 from lightning_mav.progress import RunProgressBar
+from lightning_mav.ranges import check_ranges
 from lightning_mav.ranks import watch_ranks
 from lightning_mav.stages.base import Stage, StageDataModule
+from lightning_mav.untrusted import bound_configurations
+from lightning_mav.yaml_text import check_yaml
 
 SEARCHED = ("last", "best", "hpc")  # Lightning's words, which find nothing in silence
 SAVED_SECTIONS = ("seed_everything", "checkpoint_every", "trainer", "model", "data")
@@ -77,12 +81,15 @@ class MavCLI(LightningCLI):
         parser.add_argument("--checkpoint_every", type=int, default=1000, help="Optimiser steps between checkpoints.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse; an error becomes one line that names the key."""
+        """Parse, and compare numbers with their ranges; an error becomes one line that names the key."""
+        args = with_config_of_run(args)
+        check_files(args)
         try:
-            super().parse_arguments(parser, with_config_of_run(args))
+            super().parse_arguments(parser, args)
         except ArgumentError as error:
-            check_yaml(args)
             raise ConfigError(explain(str(error), option_names(self._subcommand_parsers[self._command]))) from error
+        self._dump_config()
+        check_ranges(self.config_dump)
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: Lightning would let the checkpoint's hyper-parameters override the command line."""
@@ -129,6 +136,21 @@ class MavCLI(LightningCLI):
         run.prepare()
         self._held.enter_context(run.lock())
         run.clear()
+
+    def instantiate_classes(self) -> None:
+        """Build trainer, stage and data module; values that do not go together become one line.
+
+        Raises:
+            ConfigError: A constructor refuses its arguments.
+        """
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            cause = cause_of(error)
+            if isinstance(cause, MavError):
+                raise
+            reason = str(cause).partition("\n")[0]
+            raise ConfigError(f"cannot be built from this configuration: {reason}; correct it") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer with what every run has, whatever the configuration lists."""
@@ -209,17 +231,16 @@ def with_config_of_run(args: list[str]) -> list[str]:
     return [args[0], "--config", str(config), *args[1:]] if config.is_file() else args
 
 
-def check_yaml(args: list[str]) -> None:
-    """Name the configuration file that is not YAML; the parser's own message does not.
+def check_files(args: list[str]) -> None:
+    """Name the configuration file that is not YAML, or too much of it; the parser's own message names none.
 
     Raises:
         ConfigError: One is not; the message names file, line and problem.
     """
-    for path in {word.partition("=")[2] or word for word in args if word.endswith((".yaml", ".yml"))}:
-        try:
-            yaml.safe_load(Path(path).read_text()) if Path(path).is_file() else None
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{path}: not valid YAML; {' '.join(str(error).split())}") from error
+    named = [value for word, value in pairwise(args) if word in ("--config", "-c")]
+    for path in {word.partition("=")[2] or word for word in args if word.endswith((".yaml", ".yml"))} | set(named):
+        if Path(path).is_file():
+            check_yaml(path)
 
 
 def _emulates_bf16(trainer: Namespace) -> bool:
@@ -230,6 +251,13 @@ def _emulates_bf16(trainer: Namespace) -> bool:
 
 def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list) else [value] if value else []
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """Return the error that the parser has wrapped."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 @rank_zero_only
@@ -273,6 +301,7 @@ def dry_run(options: list[str]) -> DryCLI:
 
 
 def _start(kind: type[CLI], args: list[str]) -> CLI:
+    bound_configurations()
     return kind(
         model_class=Stage,
         datamodule_class=StageDataModule,

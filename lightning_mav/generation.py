@@ -8,12 +8,10 @@ from typing import Any, Literal
 import torch
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from lightning_mav.checkpoint.config import from_plain
-from lightning_mav.checkpoint.models import read_description, read_model
+from lightning_mav.checkpoint.models import config_of, read_description, read_model
 from lightning_mav.checkpoint.resolve import resolve_model
 from lightning_mav.diffusion.schedule import spaced_timesteps
 from lightning_mav.errors import CheckpointError, ConfigError, MachineError
-from lightning_mav.models import MODELS
 from lightning_mav.models.base import Sampling
 from lightning_mav.models.interpolation import plan_windows
 from lightning_mav.pipeline import PARTS, MakeAVideo, Part
@@ -75,7 +73,7 @@ def configs_of(pipeline: MakeAVideo, parts: Sequence[Part], with_weights: bool =
             raise CheckpointError(f"no {part} among the models; train it, or name its folder with --{part}")
         path = pipeline.paths[part]
         description = read_model(path, part)[0] if with_weights else read_description(path, part)
-        configs[part] = from_plain(MODELS[part].config_class, description["config"])
+        configs[part] = config_of(description, path)
     _check_widths(pipeline, configs)
     _check_sizes(pipeline, configs)
     return configs
@@ -97,15 +95,17 @@ def _check_widths(pipeline: MakeAVideo, configs: Mapping[str, Any]) -> None:
 def _check_sizes(pipeline: MakeAVideo, configs: Mapping[str, Any]) -> None:
     """Require that every part can take the frames of the one before it."""
     size = next((config.image_size for config in configs.values() if hasattr(config, "image_size")), 0)
+    given = f"{size}x{size} pixels"
     for part, config in configs.items():
         if part != "prior":
             size *= getattr(config, "scale", 1)
             multiple = config.network.downsampling * config.unshuffle
             if size % multiple:
                 raise ConfigError(
-                    f"{pipeline.paths[part]}: cannot make frames of {size}x{size}, only multiples of {multiple}; "
-                    f"take another {part}"
+                    f"{pipeline.paths[part]}: cannot make frames of {size}x{size} from {given}, only multiples of "
+                    f"{multiple}; take another {part}"
                 )
+            given = f"the {size}x{size} of {pipeline.paths[part]}"
 
 
 def check_positive(**values: int | None) -> None:

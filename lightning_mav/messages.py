@@ -14,6 +14,7 @@ WRONG_CLASS = re.compile(
     r"Expected a dot import path string: (\S+)|Import path (\S+) does not corr|Expected a path but (\S+)"
 )
 NO_MODULE = re.compile(r"No module named '(\S+)'")
+DENIED = re.compile(r"Importing '(\S+)' is not allowed")
 
 
 def explain(message: str, options: Iterable[str]) -> str:
@@ -24,10 +25,12 @@ def explain(message: str, options: Iterable[str]) -> str:
         options: Dotted names of the options that the parser accepts.
     """
     key = ".".join(re.findall(r'[Pp]arser key "([^"]+)"', message)) or "config"
+    if found := DENIED.search(message):
+        return f"{key}: no class '{found[1]}' of the right kind; a configuration may not name it"
     if found := NO_MODULE.search(message):
         return f"{key}: no module named '{found[1]}'; callbacks.* and eval.* are found only from the checkout's folder"
     if found := UNKNOWN_KEY.search(message):
-        return _unknown_key(message, found[1], options)
+        return _unknown_key(message[: found.start()], found[1], options)
     if found := WRONG_TYPE.search(message):
         return f"{key}: expected {_readable(found[1])}, got '{found[2].strip()}'"
     if found := WRONG_CLASS.search(message):
@@ -37,11 +40,11 @@ def explain(message: str, options: Iterable[str]) -> str:
     return " ".join(re.sub(r'^\s*Parser key "([^"]+)":', r"\1:", message).split())
 
 
-def _unknown_key(message: str, key: str, options: Iterable[str]) -> str:
-    """Name the nearest valid key, which for a class is one of its arguments."""
-    if owner := re.search(r"given class_path '([^']+)'", message):
-        outer = re.findall(r'[Pp]arser key "([^"]+)"', message)[0]
-        options = [f"{outer}.{argument}" for argument in class_arguments(owner[1])]
+def _unknown_key(before: str, key: str, options: Iterable[str]) -> str:
+    """Name the nearest valid key, which for a class is one of its arguments; ``before`` says whose the key is."""
+    if owners := re.findall(r"given class_path '([^']+)'", before):
+        outer = ".".join(re.findall(r'[Pp]arser key "([^"]+)"', before))
+        options = [f"{outer}.{argument}" for argument in class_arguments(owners[-1])]
         key = f"{outer}.{key}"
     matches = get_close_matches(key.replace(".init_args.", "."), options, n=1, cutoff=0.5)
     return f"unknown key '{key}'" + (f"; did you mean '{matches[0]}'?" if matches else "; see --help")

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from lightning_mav.captions import fault_of
 from lightning_mav.checkpoint.clip import load_clip
 from lightning_mav.checkpoint.ema import Weights
 from lightning_mav.checkpoint.export import export_pipeline
@@ -293,5 +294,7 @@ def _check(prompts: Sequence[str], fps: float) -> None:
     for i, prompt in enumerate(prompts):
         if not prompt.strip():
             raise ConfigError(f"prompt {i + 1} is empty; describe what the video should show")
+        if fault := fault_of(prompt):
+            raise ConfigError(f"prompt {i + 1} {fault}; remove it")
     if not 1 <= fps <= 30:
         raise ConfigError(f"fps {fps} is outside 1 to 30, the rates the networks know")

@@ -11,6 +11,17 @@ from PIL import Image
 from lightning_mav.data.writing import write_mp4
 
 
+def pytest_addoption(parser):
+    parser.addoption("--table", metavar="FILE", type=Path, help="write the fault matrix with the results of this run")
+
+
+def pytest_configure(config):
+    if path := config.getoption("--table"):
+        from tests.faults.table import Table  # found only when this file has been imported
+
+        config.pluginmanager.register(Table(path), "fault matrix")
+
+
 @pytest.fixture(scope="session")
 def shared_data():
     """The folder of real clips and captions that may lie beside the checkout."""

@@ -26,6 +26,7 @@ FORBIDDEN = {
     "callbacks": ("eval",),
     "eval": ("callbacks", "lightning_mav.cli"),
 }
+UNSAFE = ("pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "code", "runpy")
 HEAVY = ("torch", "lightning", "lightning_mav.cli", "lightning_mav.stages", "lightning_mav.models")
 
 
@@ -71,12 +72,15 @@ def test_verbs_import_torch_only_when_they_run(path):
     assert not [name for name in imports(path, top_level_only=True) if any(within(name, heavy) for heavy in HEAVY)]
 
 
+@pytest.mark.row(5, 52)
 def test_nothing_unsafe_is_loaded():
     """No pickle, no unsafe yaml, no shell; every torch.load says weights_only=True."""
-    for path in (path for package in OURS for path in files(package)):
-        assert not imports(path) & {"pickle", "dill", "cloudpickle"}, path
+    for path in (path for place in (*OURS, "tests/by_name.py") for path in files(place)):
+        assert not {name for name in imports(path) if name.split(".")[0] in UNSAFE} - {"pickle.UnpicklingError"}, path
         for call in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)):
             name, settings = ast.unparse(call.func), {k.arg: ast.unparse(k.value) for k in call.keywords}
-            assert name not in ("yaml.load", "os.system", "eval", "exec"), f"{path}:{call.lineno}"
+            assert name not in ("yaml.load", "os.system", "os.popen", "eval", "exec", "compile", "__import__"), (
+                f"{path}:{call.lineno}"
+            )
             assert "True" not in (settings.get("shell"), settings.get("allow_pickle")), f"{path}:{call.lineno}"
             assert name != "torch.load" or settings["weights_only"] == "True", f"{path}:{call.lineno}"

@@ -261,6 +261,7 @@ def test_the_command_line_wins_over_the_checkpoint():
     assert main(["validate", "--config", "toy.yaml", "--ckpt_path", "other.ckpt"]) == 0
 
 
+@pytest.mark.row(54)
 def test_a_checkpoint_of_another_stage_is_refused(capsys):
     fit()
     path = str(newest_checkpoint("run"))
@@ -343,6 +344,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
+@pytest.mark.row(1, 2, 4, 5)
 def test_bad_input_is_one_line(case, capsys):
     arguments, code, message = BAD[case]
     Path("broken.yaml").write_text("model: [1\n")

@@ -45,6 +45,7 @@ def test_an_unknown_command_names_the_nearest(capsys):
         (["data", "moving_shapes", "--outt", "x"], "unknown key 'outt'; did you mean 'out'?"),
         (["data", "moving_shapes", "--out", "x", "--size", "big"], "size: expected int, got 'big'"),
         (["data", "moving_shapes", "--out", "x", "--size", "15"], "size: 15 is odd"),
+        (["data", "moving_shapes", "--out", "x", "--size", "0"], "size: expected at least 1, got 0"),
     ],
 )
 def test_bad_arguments_of_a_verb_are_one_line(argv, message, capsys):

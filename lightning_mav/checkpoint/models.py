@@ -13,11 +13,14 @@ from lightning_mav.checkpoint.config import from_plain, to_plain
 from lightning_mav.checkpoint.ema import Weights, model_state
 from lightning_mav.checkpoint.io import FORMAT, read_checkpoint, write_atomically
 from lightning_mav.checkpoint.resolve import ResolvedModel, resolve_model
-from lightning_mav.errors import CheckpointError
+from lightning_mav.errors import CheckpointError, ConfigError
 from lightning_mav.models import MODELS
 from lightning_mav.networks.pseudo3d import is_temporal
+from lightning_mav.ranges import check_ranges
 
 OUTPUT = "network.out.2."  # the last layer of a U-Net
+# What building from wrong values raises.
+UNFIT = (ConfigError, TypeError, ValueError, AttributeError, LookupError, ArithmeticError)
 IMAGE_EMBEDDING = ("network.cf_param", "network.clip_emb.")  # how a U-Net adds an image embedding to the timestep's
 
 
@@ -45,7 +48,7 @@ def load_model(path: str | Path, expected: str | None = None) -> nn.Module:
         CheckpointError: Nothing there, damaged, or another model.
     """
     description, state = read_model(path, expected)
-    model = _build(description)
+    model = _build(description, path)
     _load_strictly(model, state, path)
     return model.eval().requires_grad_(False)
 
@@ -58,15 +61,33 @@ def load_to_save(path: str | Path, weights: Weights = "averaged") -> nn.Module:
     """
     description, state = read_model(path, weights=weights)
     with torch.device("meta"):
-        model = _build(description)
+        model = _build(description, path)
     _load_strictly(model, state, path, assign=True)
     return model
 
 
-def _build(description: dict[str, Any]) -> nn.Module:
+def _build(description: dict[str, Any], path: str | Path) -> nn.Module:
     model_class: Any = MODELS[description["model"]]
-    model: nn.Module = model_class(from_plain(model_class.config_class, description["config"]))
+    try:
+        model: nn.Module = model_class(config_of(description, path))
+    except UNFIT as error:
+        raise CheckpointError(f"{path}: no network has its configuration ({error}); export it again") from error
     return model
+
+
+def config_of(description: dict[str, Any], path: str | Path) -> Any:
+    """Return the configuration that a description of the model at ``path`` holds.
+
+    Raises:
+        CheckpointError: It is of another version, or damaged.
+    """
+    try:
+        check_ranges({"model": {"config": description["config"]}})
+        return from_plain(MODELS[description["model"]].config_class, description["config"])
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    except UNFIT as error:
+        raise CheckpointError(f"{path}: its configuration is damaged ({error}); export it again") from error
 
 
 def read_model(
@@ -171,7 +192,8 @@ def _from_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def _description(folder: Path) -> dict[str, Any]:
     try:
         description: dict[str, Any] = json.loads((folder / "config.json").read_text())
-        description["model"], dict(description["config"])
+        description["model"] = str(description["model"])
+        dict(description["config"])
         return description
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise _unreadable(folder, error) from error
@@ -185,6 +207,6 @@ def _from_checkpoint(
     path: Path, weights: Weights, map_location: str = "cpu"
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     checkpoint = read_checkpoint(path, map_location=map_location)
-    if "model" not in checkpoint:
+    if not isinstance(checkpoint.get("model"), dict):
         raise CheckpointError(f"{path}: was not written by one of this project's stages")
     return checkpoint["model"], model_state(checkpoint["state_dict"], weights)

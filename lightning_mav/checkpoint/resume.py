@@ -163,13 +163,13 @@ def hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
         "model": config.get("model"),
         "data": config.get("data"),
     }
-    return {key: value for key, value in _flat(fixed).items() if key not in FREE_KEYS}
+    return {key: value for key, value in flat(fixed).items() if key not in FREE_KEYS}
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return {"model.lr": ...} for {"model": {"init_args": {"lr": ...}}}."""
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return {"model.lr": ...} for {"model": {"init_args": {"lr": ...}}}, as the command line calls it."""
     leaves: dict[str, Any] = {}
     for name, value in tree.items():
         key = prefix if name == "init_args" else f"{prefix}.{name}".lstrip(".")
-        leaves |= _flat(value, key) if isinstance(value, dict) else {key: value}
+        leaves |= flat(value, key) if isinstance(value, dict) else {key: value}
     return leaves

@@ -16,7 +16,9 @@ def moving_shapes(out: str, num_images: int = 2000, num_videos: int = 200, size:
     from pathlib import Path
 
     from lightning_mav.data.moving_shapes import write_moving_shapes
+    from lightning_mav.generation import check_positive
 
+    check_positive(size=size)
     write_moving_shapes(Path(out), num_images, num_videos, size, seed)
     print(f"{num_images} images and {num_videos} videos in {out}")
 
@@ -150,9 +152,12 @@ def embed(
 
     from lightning_mav.checkpoint.clip import load_clip
     from lightning_mav.embedding import embed as write
+    from lightning_mav.errors import ConfigError
     from lightning_mav.generation import check_positive, chosen_device
 
     check_positive(size=size, batch_size=batch_size, samples_per_shard=samples_per_shard)
+    if num_workers < 0:
+        raise ConfigError(f"num_workers: expected at least 0, got {num_workers}")
     chosen = chosen_device(device)
     record = write(source, load_clip(clip), Path(out), size, batch_size, samples_per_shard, num_workers, chosen)
     print(f"{record.train} training and {record.val} held-out pairs; train the prior with --data.source {out}")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+from lightning_mav.captions import fault_of
 from lightning_mav.data import images, videos
 from lightning_mav.data.listing import Entry, list_entries, require_regular_file
 from lightning_mav.data.manifest import Kind, manifest_of, read_manifest
@@ -57,7 +58,7 @@ class Candidate:
             caption = json.loads(text).get("caption") if self.text.name.lower().endswith(".json") else text
         except (ValueError, AttributeError) as error:
             raise DataError(f"{self.name}: its caption in {self.text.name} is damaged; correct it") from error
-        if caption is not None and (not isinstance(caption, str) or "\0" in caption):
+        if caption is not None and (not isinstance(caption, str) or fault_of(caption)):
             raise DataError(f"{self.name}: its caption in {self.text.name} is not a text; correct it")
         return caption
 

@@ -61,19 +61,19 @@ def _image(candidate: Candidate) -> dict[str, Any]:
 
 def _video(candidate: Candidate) -> dict[str, Any]:
     reader = open_video(candidate.name, candidate.media.open)
-    (height, width, _), *others = {frame.shape for frame in reader.all_frames()}
+    shapes = {frame.shape for frame in reader.all_frames()}
+    if isinstance(reader, DecordReader):
+        shapes |= _shapes_by_pyav(candidate)
+    (height, width, _), *others = shapes
     if others:
         raise DataError(f"{candidate.name}: its frames change size; encode it again at one size")
-    if isinstance(reader, DecordReader):
-        _require_sound(candidate)
     num, span = len(reader.timestamps), float(np.ptp(reader.timestamps))
     rate = {"fps": round((num - 1) / span, 3), "duration": round(span * num / (num - 1), 3)} if span else {}
     return {"width": width, "height": height, "frames": num, **rate}
 
 
-def _require_sound(candidate: Candidate) -> None:
-    """Decode with PyAV too, which also finds damage that decord covers with a picture it makes up."""
+def _shapes_by_pyav(candidate: Candidate) -> set[tuple[int, ...]]:
+    """Decode with PyAV too, which also finds damage and new sizes that decord covers with a picture it makes up."""
     opener = candidate.media.open
     reader = PyAVReader(candidate.name, largest_stream(candidate.name, opener), opener)
-    for _ in reader.all_frames():
-        pass
+    return {frame.shape for frame in reader.all_frames()}

@@ -8,12 +8,14 @@ import re
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_mav.captions import fault_of
 from lightning_mav.errors import DataError, MachineError
 from lightning_mav.seeding import hashed_seed
 
@@ -75,7 +77,7 @@ def list_entries(source: str, extensions: Sequence[str]) -> list[Entry]:
         if not entries and next(_search(path, (".tar",)), None):
             raise DataError(f"{source}: holds tar shards; run data index --source {source} --out {path}/manifest.jsonl")
     elif path.suffix.lower() in LISTS:
-        entries = [_entry(path, row, number) for number, row in _rows(path)]
+        entries = _listed(path)
         wanted = "rows"
     else:
         raise DataError(f"{source}: no such folder, and not a .csv or .jsonl list; set data.source to one of them")
@@ -145,6 +147,13 @@ def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
         raise DataError(f"{path}: not a readable parquet file; fetch it again") from error
 
 
+def _listed(path: Path) -> list[Entry]:
+    rows = {number: _entry(path, row, number) for number, row in _rows(path)}
+    if empty := [number for number, one in rows.items() if one.caption is not None and not one.caption.strip()]:
+        _report_empty(f"{path}, line {', '.join(map(str, empty[:5]))}", len(empty))
+    return list(rows.values())
+
+
 def _entry(path: Path, row: Any, number: int) -> Entry:
     name = _file_of(row) if isinstance(row, dict) else None
     if not name:
@@ -179,14 +188,19 @@ def read_caption(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text; convert it") from error
     _check_caption(caption, str(path))
+    if not caption:
+        _report_empty(str(path))
     return caption
 
 
 def _check_caption(caption: str, where: str) -> None:
-    if "\0" in caption:
-        raise DataError(f"{where}: the caption holds a NUL character; remove it")
-    if not caption.strip():
-        logger.warning("%s: empty caption; it trains as the null text", where)
+    if fault := fault_of(caption):
+        raise DataError(f"{where}: the caption {fault}; correct or remove it")
+
+
+@cache
+def _report_empty(where: str, num: int = 1) -> None:
+    logger.warning("%s: empty caption (%d in all); it trains as the null text", where, num)
 
 
 def name_hash(name: str) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from lightning_mav.data.batches import collate
 from lightning_mav.errors import DataError
 from lightning_mav.parent import die_with_parent
 
@@ -99,7 +100,7 @@ def batch_loader(dataset: Dataset[dict[str, Any]], batches: Any, num_workers: in
     if num_workers:
         workers |= {"multiprocessing_context": "spawn", "timeout": timeout, "persistent_workers": True}
         workers |= {"worker_init_fn": begin_to_read}
-    return Loader(dataset, batch_sampler=batches, **workers)
+    return Loader(dataset, batch_sampler=batches, collate_fn=collate, **workers)
 
 
 def begin_to_read(worker: int) -> None:

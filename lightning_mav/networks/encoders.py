@@ -21,6 +21,7 @@ from lightning_mav.networks.small_clip import CONTEXT, SmallClip, resize, text_m
 
 logger = logging.getLogger(__name__)
 TEXT = ("text_embedding", "text_states", "text_mask")
+_cut: set[int] = set()  # hashes of the captions that this process has cut
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,17 @@ def tokenize(texts: Sequence[str]) -> Tensor:
     tokens: Tensor = tokenizer(list(texts))
     for text in (text for text, ids in zip(texts, tokens, strict=True) if ids[-1] != 0):
         if len(tokenizer.encode(text)) > CONTEXT - 2:
-            logger.warning("caption cut to %d tokens: %s", CONTEXT, text)
+            _report_cut(text)
     return tokens
+
+
+def _report_cut(text: str) -> None:
+    """Name the first few captions that are cut, and how many there are as they grow tenfold."""
+    if (seen := hash(text)) not in _cut:
+        _cut.add(seen)
+        num = len(_cut)
+        if num <= 5 or str(num).strip("0") == "1":
+            logger.warning("caption cut to %d tokens (%d captions so far): %s", CONTEXT, num, text)
 
 
 @dataclass(frozen=True)

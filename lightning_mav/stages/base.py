@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from lightning_mav.checkpoint.ema import Ema
 from lightning_mav.checkpoint.models import describe, hand_over
+from lightning_mav.data.batches import check_frames
 from lightning_mav.data.loading import Loader, batch_loader
 from lightning_mav.data.order import EndlessBatches, FixedBatches
 from lightning_mav.diffusion.noise import NoiseStream, keyed_noise
@@ -46,6 +47,7 @@ class Stage(LightningModule):
     """
 
     model: Any
+    takes_frames = False  # whether batches hold images or videos, which are then compared with data.size
 
     def __init__(
         self,
@@ -301,6 +303,16 @@ class StageDataModule(LightningDataModule):
 
     test_dataloader = val_dataloader
     predict_dataloader = val_dataloader
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Require frames as the stages take them, before anything is computed from them.
+
+        Raises:
+            DataError: The data set gives others; the message names the sample.
+        """
+        if self.trainer is not None and getattr(self.trainer.lightning_module, "takes_frames", False):
+            check_frames(batch, self.size)
+        return batch
 
     def _loader(self, dataset: Dataset[dict[str, Any]], batches: Any) -> Loader:
         return batch_loader(dataset, batches, self.num_workers, self.timeout)

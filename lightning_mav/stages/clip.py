@@ -24,6 +24,7 @@ class ClipStage(Stage):
     """
 
     model: Clip
+    takes_frames = True
 
     def __init__(self, config: ClipConfig, **options: Any) -> None:
         super().__init__(Clip(config), **options)

@@ -29,6 +29,7 @@ class DecoderStage(Stage):
     """
 
     model: Decoder
+    takes_frames = True
 
     def __init__(self, config: DecoderConfig, **options: Any) -> None:
         super().__init__(Decoder(config), **options)

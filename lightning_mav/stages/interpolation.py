@@ -27,6 +27,7 @@ class InterpolationStage(Stage):
     """
 
     model: Interpolation
+    takes_frames = True
 
     def __init__(
         self, config: InterpolationConfig, masks: MaskDistribution = MaskDistribution(), **options: Any

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from lightning_mav.checkpoint.clip import load_clip
+from lightning_mav.data.batches import check_frames
 from lightning_mav.data.embeddings import EmbeddedImages, read_record
 from lightning_mav.data.images import open_images
 from lightning_mav.data.order import EndlessBatches
@@ -31,6 +32,7 @@ class PriorStage(Stage):
     """
 
     model: Prior
+    takes_frames = True
 
     def __init__(self, config: PriorConfig, **options: Any) -> None:
         super().__init__(Prior(config), **options)
@@ -176,6 +178,7 @@ class PriorDataModule(StageDataModule):
         """Return the captions and the embeddings (N, D) of a loader's images."""
         captions, embeddings = [], []
         for batch in loader:
+            check_frames(batch, self.size)
             captions += batch["caption"]
             tensors = {name: value.to(device) for name, value in batch.items() if isinstance(value, Tensor)}
             embeddings.append(self._image_embedding(tensors))

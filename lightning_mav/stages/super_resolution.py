@@ -29,6 +29,7 @@ class _SuperResolutionStage(Stage):
     """Both super-resolution stages: the same training, another model."""
 
     model: SuperResolution
+    takes_frames = True
 
     def check_size(self, data: Any) -> None:
         """Require the model's scale, and large frames that both it and the network can divide."""

@@ -223,6 +223,7 @@ def test_transformers_folder_loads_and_an_incomplete_one_is_refused(tmp_path):
         ("transformers:missing", CheckpointError, "missing"),
     ],
 )
+@pytest.mark.row(8)
 def test_a_wrong_spec_says_what_to_do(spec, error, words):
     with pytest.raises(error, match=words):
         load_clip(spec)

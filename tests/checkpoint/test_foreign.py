@@ -59,6 +59,7 @@ def test_damaged_files_are_named(tmp_path, name):
         read_foreign(tmp_path / name)
 
 
+@pytest.mark.row(52)
 def test_code_is_never_run_and_other_things_are_refused(tmp_path):
     (tmp_path / "evil.pt").write_bytes(pickle.dumps(Evil()))
     torch.save({"state_dict": {"a": Evil()}}, tmp_path / "evil.ckpt")

@@ -129,6 +129,7 @@ class Malicious:
 
 
 @pytest.mark.parametrize("forced", [False, True])
+@pytest.mark.row(52)
 def test_pickled_code_never_runs(tmp_path, monkeypatch, forced):
     monkeypatch.chdir(tmp_path)
     if forced:
@@ -154,6 +155,7 @@ def test_the_stage_travels_with_the_file(tmp_path):
         SafeCheckpointIO("DecoderStage").load_checkpoint(tmp_path / "a.ckpt")
 
 
+@pytest.mark.row(55)
 def test_a_newer_format_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(io, "FORMAT", 9)
     write_checkpoint(STATE, tmp_path / "a.ckpt")

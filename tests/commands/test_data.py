@@ -71,6 +71,7 @@ def test_decoding_that_takes_too_long_is_recorded(video_folder, tmp_path, capsys
         (("pack", "--source", "x", "--out", "y", "--samples_per_shard", "0"), 2, "samples_per_shard: expected"),
     ],
 )
+@pytest.mark.row(36)
 def test_wrong_arguments_are_one_line(words, code, message, capsys):
     assert data(*words) == code
     assert message in capsys.readouterr().err.splitlines()[-1]

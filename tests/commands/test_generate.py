@@ -197,6 +197,7 @@ def test_a_missing_part_is_named_before_any_work(pipeline_folder, tmp_path, caps
     )
 
 
+@pytest.mark.row(6, 7)
 def test_models_of_another_clip_are_named_before_any_work(pipeline_folder, tmp_path, capsys):
     from lightning_mav.checkpoint.models import save_model
     from lightning_mav.models.prior import Prior, PriorConfig

@@ -140,6 +140,7 @@ def test_what_is_bad_is_listed_with_its_name_and_the_rest_is_used(tmp_path):
     assert found.keys() == wanted.keys() and all(wanted[name] in found[name] for name in wanted)
 
 
+@pytest.mark.row(15)
 def test_a_playlist_cannot_open_files_beside_it(video_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(video_folder)
     (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile a.mp4\n")
@@ -200,6 +201,7 @@ def test_a_shard_that_has_changed_is_not_taken_from_the_killed_run(tmp_path, mon
     assert not [bad for bad in check(str(tmp_path), 1, 60.0, 16) if bad]
 
 
+@pytest.mark.row(33)
 def test_check_catches_every_flipped_bit(tmp_path):
     with tarfile.open(tmp_path / "0.tar", "w") as tar:
         for i in range(3):

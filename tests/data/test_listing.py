@@ -55,6 +55,8 @@ def test_lists_name_files_beside_them_or_anywhere(tmp_path):
         ("a.csv", 'path,caption\nx.jpg,"one', "near line"),
         ("a.jsonl", '{"path": "x", "caption": 3}', "line 1.*3, not a text"),
         ("a.jsonl", '{"path": "x", "caption": "a\\u0000b"}', "line 1.*NUL"),
+        ("a.jsonl", '{"path": "x", "caption": "a\\ud83d"}', "line 1.*half of a surrogate pair"),
+        ("a.jsonl", '{"path": "x", "caption": NaN}', "line 1.*nan, not a text"),
         ("a.jsonl", '{"path": "x"}\n{"path": ', "line 2"),
         ("a.jsonl", "[1]", "line 1"),
         ("a.csv", "path\n", "empty, expected rows"),
@@ -62,6 +64,7 @@ def test_lists_name_files_beside_them_or_anywhere(tmp_path):
         ("a.txt", "x.jpg", "not a .csv or .jsonl"),
     ],
 )
+@pytest.mark.row(27, 31)
 def test_wrong_lists_are_named_with_the_line(tmp_path, name, text, where):
     (tmp_path / name).write_text(text)
     with pytest.raises(DataError, match=f"{name}.*{where}"):
@@ -74,17 +77,20 @@ def test_a_list_that_is_not_utf8_is_named(tmp_path):
         list_files(str(tmp_path / "a.csv"), (), "train")
 
 
+@pytest.mark.row(31)
 def test_an_empty_folder_is_named_with_what_was_looked_for(tmp_path):
     with pytest.raises(DataError, match=rf"{tmp_path.name}: empty.*\.jpg, \.png"):
         list_files(str(tmp_path), (".jpg", ".png"), "train")
 
 
+@pytest.mark.row(26)
 def test_empty_captions_are_warned_about(tmp_path, caplog):
     (tmp_path / "a.csv").write_text("path,caption\nx.jpg,")
     list_files(str(tmp_path / "a.csv"), (), "train")
     assert "line 2: empty caption" in caplog.text
 
 
+@pytest.mark.row(14, 16, 17)
 def test_only_regular_files_with_content_are_read(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "zero").touch()
@@ -114,6 +120,7 @@ def test_lists_of_other_projects_are_understood(tmp_path, head, row, path, capti
     assert (entry.path, entry.caption) == (str(tmp_path / path), caption)
 
 
+@pytest.mark.row(36)
 def test_remote_files_in_a_list_are_refused(tmp_path):
     for name in ("https://host/a.jpg", "pipe:cat a.jpg", "s3://bucket/a.jpg"):
         (tmp_path / "a.csv").write_text(f"path\n{name}\n")

@@ -88,6 +88,7 @@ def test_the_larger_of_two_streams_is_read(shared_data):
     assert len(video.timestamps) == 390 and video.frames(np.array([5])).shape == (1, 270, 480, 3)
 
 
+@pytest.mark.row(21)
 def test_rotated_files_come_upright(shared_data):
     for reader in READERS:
         assert opened(reader, shared_data / "clips/rotated_90.mov").frames(np.array([0])).shape == (1, 568, 320, 3)
@@ -124,6 +125,7 @@ def write_variable_rate(path, times):
 
 
 @pytest.mark.parametrize("reader", READERS)
+@pytest.mark.row(21)
 def test_variable_rates_keep_their_timestamps(tmp_path, reader):
     times = np.concatenate([np.arange(20) / 20, 1 + np.arange(20) / 5])
     write_variable_rate(tmp_path / "variable.mkv", times)
@@ -132,6 +134,7 @@ def test_variable_rates_keep_their_timestamps(tmp_path, reader):
     assert numbers(video.frames(np.array([5, 25]))) == [5, 25]
 
 
+@pytest.mark.row(12, 14, 15, 16, 17)
 def test_files_that_are_no_video_are_named_at_once(video_folder, tmp_path):
     whole = (video_folder / "a.mp4").read_bytes()
     (tmp_path / "folder.mp4").mkdir()
@@ -149,6 +152,7 @@ def test_files_that_are_no_video_are_named_at_once(video_folder, tmp_path):
             open_video(str(tmp_path / name))
 
 
+@pytest.mark.row(19)
 def test_sound_alone_is_no_video(tmp_path):
     with av.open(str(tmp_path / "sound.mp4"), "w") as container:
         stream = container.add_stream("aac", 16000, layout="mono")
@@ -160,6 +164,7 @@ def test_sound_alone_is_no_video(tmp_path):
         open_video(str(tmp_path / "sound.mp4"))
 
 
+@pytest.mark.row(13)
 def test_a_file_cut_after_its_header_is_refused(tmp_path):
     frames = torch.randint(0, 256, (96, 32, 32, 3), dtype=torch.uint8)
     with av.open(str(tmp_path / "whole.mp4"), "w", options={"movflags": "faststart"}) as container:
@@ -184,6 +189,7 @@ def test_written_videos_read_back_close(tmp_path):
     assert np.diff(video.timestamps).mean() == pytest.approx(1 / 29.97, rel=1e-3)
 
 
+@pytest.mark.row(25)
 def test_frames_too_large_for_memory_are_refused(video_folder, monkeypatch):
     monkeypatch.setattr(readers, "MAX_PIXELS", 32 * 64 - 1)
     with pytest.raises(DataError, match=r"a\.mp4: frames of 64 x 32 pixels are too large"):

@@ -70,6 +70,7 @@ def special(name, kind, target=""):
     ],
     ids=lambda value: getattr(value, "name", value),
 )
+@pytest.mark.row(34, 35)
 def test_members_that_could_do_harm_are_refused_by_name(tmp_path, member, why):
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         good = tarfile.TarInfo("good.jpg")
@@ -99,6 +100,7 @@ def test_sparse_tars_are_refused(tmp_path):
         scan(str(tmp_path / "a.tar"))
 
 
+@pytest.mark.row(32)
 def test_a_cut_anywhere_is_noticed(tmp_path):
     whole = scan(packed(tmp_path / "a.tar", random_contents()))
     data = (tmp_path / "a.tar").read_bytes()
@@ -111,6 +113,7 @@ def test_a_cut_anywhere_is_noticed(tmp_path):
     assert scan(str(tmp_path / "a.tar")) == whole
 
 
+@pytest.mark.row(33)
 def test_damage_to_any_header_is_noticed(tmp_path):
     members, _ = scan(packed(tmp_path / "a.tar", random_contents(), format=tarfile.GNU_FORMAT))
     data = (tmp_path / "a.tar").read_bytes()

@@ -85,6 +85,7 @@ def test_sources_pickle(video_folder):
     assert pickle.loads(pickle.dumps(source)) == source
 
 
+@pytest.mark.row(18)
 def test_too_short_videos_are_named_with_both_numbers(video_folder, shared_data):
     with pytest.raises(DataError, match=r"a\.mp4: 60 frames, but a sample needs 76"):
         VideoDataset(VideoFiles([str(video_folder / "a.mp4")]), 16, 76, 10.0, seed=0)[0, 0]

@@ -84,6 +84,7 @@ def test_a_video_with_an_error_has_a_row_and_no_features(tmp_path):
     assert found.tensors["video"][:, 0, 0].tolist() == [0, 1, 3, 4]
 
 
+@pytest.mark.row(58)
 def test_features_from_elsewhere_are_refused(tmp_path):
     store = FeatureStore(tmp_path, 4)
     store.extract("set", 1, LOOKS, ids(4), work)
@@ -149,6 +150,7 @@ def _run(folder, kill_after=None):
     return process.exitcode
 
 
+@pytest.mark.row(57)
 def test_twenty_kills_change_no_byte_and_cost_no_finished_prompt(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):

@@ -73,9 +73,12 @@ def test_the_hash_names_the_list(tmp_path):
         ("no json", "is no MSR-VTT annotation"),
         ([1, 2], "is no MSR-VTT annotation"),
         ({"sentences": [{"video_id": "video1"}], "videos": [{"video_id": "video1"}]}, "is no MSR-VTT annotation"),
-        ({"video1": {"1": " "}}, "1 empty captions, the first is video1#1"),
+        ({"video1": {"1": " "}}, r"1 empty captions \(video1#1\)"),
         ({"videos": [], "sentences": []}, "holds no caption"),
-        ({"videos": official("test"), "sentences": [*SENTENCES, SENTENCES[0]]}, "the first is video12#7"),
+        (
+            {"videos": official("test"), "sentences": [*SENTENCES, SENTENCES[0]]},
+            r"1 ids stand more than once \(video12#7\)",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named(tmp_path, content, message):

@@ -73,6 +73,7 @@ def test_clipsim_weighs_prompts_alike_and_its_error_is_over_prompts():
     assert found.error == pytest.approx(0.4 / math.sqrt(2) / math.sqrt(2))
 
 
+@pytest.mark.row(58)
 def test_too_few_videos_give_a_line_and_no_number():
     with pytest.raises(DataError, match=r"fvd: 30 generated videos, but its protocol takes 2048"):
         score(MetricSpec("frechet", "i3d", "fvd", num=2048), features(30), features(30), [""] * 30, 0)
@@ -84,6 +85,7 @@ def test_too_few_videos_give_a_line_and_no_number():
         score(FVD, features(60), None, [""] * 60, 0)
 
 
+@pytest.mark.row(58)
 def test_features_that_are_not_finite_give_no_number():
     bad = features(60)
     bad[7] = torch.nan

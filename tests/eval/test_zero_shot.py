@@ -146,6 +146,7 @@ def test_real_videos_stand_within_three_errors_of_themselves(ucf101, tmp_path):
     assert abs(found["corrected"]) <= 3 * found["corrected_error"] and found["value"] < 1e-6
 
 
+@pytest.mark.row(58)
 def test_too_few_prompts_are_found_out_before_any_video_is_made(msrvtt, tmp_path):
     system = Made()
     with pytest.raises(DataError, match=r"88 prompts, but protocol msrvtt_modelscope takes 2048 videos"):
@@ -178,6 +179,7 @@ def test_bad_videos_are_named_counted_and_refused_unless_a_limit_allows_them(msr
         run(msrvtt, **only, on_error="skip")
 
 
+@pytest.mark.row(30, 58)
 def test_missing_and_double_videos_are_named(msrvtt, tmp_path):
     files = folder_of(tmp_path / "videos", msrvtt)
     files[0].unlink()

@@ -93,6 +93,7 @@ def test_preprocessing_normalises_as_clip_was_trained():
     assert torch.allclose(white[0].mean((1, 2)), torch.tensor(expected))
 
 
+@pytest.mark.row(28)
 def test_a_caption_that_is_cut_is_reported(caplog):
     with caplog.at_level(logging.WARNING):
         tokenize(["a " * 75])

@@ -176,7 +176,7 @@ def test_a_clip_of_another_width_is_refused(fit, tmp_path, narrow_clip, capsys):
 
 def test_a_batch_of_no_samples_is_refused(fit, tmp_path, capsys):
     assert fit(tmp_path, "--data.batch_size", 0) == 2
-    assert "data.batch_size 0" in capsys.readouterr().err
+    assert "data.batch_size: expected a number of at least 1, got 0" in capsys.readouterr().err
 
 
 def test_a_run_starts_from_init_from_and_needs_it_no_more(fit, tmp_path, decoder_config):

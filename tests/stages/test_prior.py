@@ -89,6 +89,7 @@ def test_the_test_command_reports_quality(run, capsys):
     assert all(name in printed for name in ("test/cosine", "test/text_cosine", "test/retrieval"))
 
 
+@pytest.mark.row(7)
 def test_a_clip_of_another_width_is_refused_in_one_line(clip_folder, tmp_path, capsys):
     arguments = ["--config", "configs/demo/prior.yaml", "--data.clip", str(clip_folder), "--run", str(tmp_path)]
     assert main(["fit", *arguments]) == 2

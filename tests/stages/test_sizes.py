@@ -34,6 +34,7 @@ def test_a_decoder_wants_its_own_size(stage, decoder_config):
         ({"scale": 4}, "data.scale: 4, but model.config.scale is 3; make them equal"),
     ],
 )
+@pytest.mark.row(6)
 def test_super_resolution_wants_its_scale_and_sizes_that_divide(data, said):
     network = UNetConfig(
         channels=8, channel_mult=(1, 2), num_res_blocks=1, attention_downsamples=(), mid_attention=False, norm_groups=4
