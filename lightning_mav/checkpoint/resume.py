@@ -20,7 +20,8 @@ from lightning_mav.errors import CheckpointError, ConfigError, MachineError
 
 # The other arguments of the Trainer are length, logging and hardware, which may change.
 FIXED_TRAINER_KEYS = ("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm")
-FREE_DATA_KEYS = ("num_workers",)
+# The data module itself compares the samples of a step, which data.batch_size makes with the number of devices.
+FREE_DATA_KEYS = ("num_workers", "batch_size", "on_error", "skip_budget")
 STAGE_KEYS = ("model.class_path:", "data.class_path:")
 DAMAGED = ".damaged"  # ends the name of a checkpoint that is set aside
 SHOWN = 8  # differences that a refusal names
