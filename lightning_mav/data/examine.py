@@ -9,8 +9,9 @@ import numpy as np
 from lightning_mav.data.candidates import Candidate
 from lightning_mav.data.images import decode_image
 from lightning_mav.data.manifest import Sample
-from lightning_mav.data.readers import DecordReader, PyAVReader, largest_stream, open_video
+from lightning_mav.data.readers import DecordReader, PyAVReader, largest_stream
 from lightning_mav.data.shards import Extent
+from lightning_mav.data.windows import open_stored
 from lightning_mav.errors import DataError
 
 PIECE = 2**20  # bytes hashed at a time
@@ -60,7 +61,7 @@ def _image(candidate: Candidate) -> dict[str, Any]:
 
 
 def _video(candidate: Candidate) -> dict[str, Any]:
-    reader = open_video(candidate.name, candidate.media.open)
+    reader = open_stored(candidate.name, candidate.media)
     (height, width, _), *others = {frame.shape for frame in reader.all_frames()}
     if others:
         raise DataError(f"{candidate.name}: its frames change size; encode it again at one size")

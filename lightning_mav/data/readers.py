@@ -43,6 +43,18 @@ class VideoReader(Protocol):
         ...
 
 
+class FileReader(VideoReader, Protocol):
+    """A reader that can also decode a whole file."""
+
+    def all_frames(self) -> Iterator[NDArray[np.uint8]]:
+        """Yield every frame in turn, uint8 (H, W, 3), upright.
+
+        Raises:
+            DataError: some cannot be decoded.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Stream:
     """The video stream to read: its number among the video streams, size, and declared frames (0 if unknown)."""
@@ -53,7 +65,7 @@ class Stream:
     frames: int
 
 
-def open_video(path: str, opener: Opener | None = None) -> "DecordReader | PyAVReader":
+def open_video(path: str, opener: Opener | None = None) -> FileReader:
     """Open a video with the first reader that can.
 
     Args:

@@ -55,7 +55,7 @@ def test_a_source_becomes_shards_and_a_killed_run_goes_on(video_folder, tmp_path
     (tmp_path / "bad.mp4").write_text("no video " * 100)
     rows = [{"path": str(path), "text": path.name} for path in (*sorted(video_folder.iterdir()), tmp_path / "bad.mp4")]
     (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    make = partial(prepare, str(tmp_path / "list.jsonl"), transcoder=SMALL, num_workers=1, deadline=60.0)
+    make = partial(prepare, str(tmp_path / "list.jsonl"), form=SMALL, num_workers=1, deadline=60.0)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert make(out=whole, samples_per_shard=2) == {"good": 3, "bad": 1}
     made = list(candidates_of(str(whole)))
@@ -68,10 +68,31 @@ def test_a_source_becomes_shards_and_a_killed_run_goes_on(video_folder, tmp_path
     assert make(out=killed, samples_per_shard=2) == {"good": 3, "bad": 1}
     assert {p.name: p.read_bytes() for p in killed.iterdir()} == {p.name: p.read_bytes() for p in whole.iterdir()}
     with pytest.raises(DataError, match="holds shards of another source, or with other settings"):
-        make(out=killed, samples_per_shard=2, transcoder=Transcoder(96, 6, 19))
+        make(out=killed, samples_per_shard=2, form=Transcoder(96, 6, 19))
 
 
 def test_damaged_videos_are_named(shared_data):
     with pytest.raises(DataError, match=r"corrupted\.mp4"):
         SMALL(candidate(shared_data / "clips" / "corrupted.mp4"))
     assert torch.is_tensor(reader_of(SMALL(candidate(shared_data / "clips" / "h265.mp4"))).frames(np.arange(1)))
+
+
+def test_what_cannot_be_prepared_is_listed_and_the_rest_is_made(
+    video_folder, image_folder, tmp_path, monkeypatch, crew_in_this_process
+):
+    monkeypatch.setattr(transcoding, "Crew", crew_in_this_process)
+    source, out = tmp_path / "source", tmp_path / "out"
+    source.mkdir()
+    for name in ("a.mp4", "c.mp4"):
+        (source / name).write_bytes((video_folder / name).read_bytes())
+    for name in ("zero.mp4", "zero.jpg"):
+        (source / name).touch()
+    (source / "picture.jpg").write_bytes((image_folder / "a.jpg").read_bytes())
+    (source / "c.txt").write_bytes(b"caf\xe9")
+    assert prepare(str(source), out, SMALL, 10, 1, 60.0) == {"good": 1, "bad": 2}
+    assert sorted(path.name for path in out.glob("*.bad.jsonl")) == ["00000.bad.jsonl", "source.bad.jsonl"]
+    refused, bad = (json.loads((out / f"{name}.bad.jsonl").read_text()) for name in ("source", "00000"))
+    assert refused["name"] == "zero.mp4" and "empty file" in refused["reason"]
+    assert bad["name"] == "c.mp4" and "its caption in c.txt is damaged" in bad["reason"]
+    with pytest.raises(DataError, match="holds no video that can be used"):
+        prepare(str(image_folder), tmp_path / "none", SMALL, 10, 1, 60.0)
