@@ -9,6 +9,7 @@ import torch
 from lightning_mav.data import index, manifest, transcoding
 from lightning_mav.data.fps import FpsDistribution
 from lightning_mav.data.manifest import read_manifest
+from lightning_mav.data.readers import open_video
 from lightning_mav.data.shards import Extent
 from lightning_mav.data.transcoding import Decoded, Transcoder, prepare, thinned
 from lightning_mav.data.videos import IndexedVideos, VideoDataset
@@ -54,7 +55,8 @@ def test_windows_train_bit_for_bit_as_their_videos_do(video_folder, prepared, tm
 
 def test_the_index_knows_a_windows_facts_and_captions_stay(prepared, video_folder, tmp_path):
     samples = list(prepared().samples)
-    assert [(s.width, s.height, s.frames, s.fps) for s in samples] == [(32, 16, 60, fps) for fps in (30.0, 24.0, 12.0)]
+    assert [(s.width, s.height, s.frames) for s in samples] == [(32, 16, 60)] * 3
+    assert [s.fps for s in samples] == pytest.approx([30, 24, 12], rel=1e-3)
     data = encode_frames(np.arange(4) / 8, np.zeros((4, 16, 16, 3), np.uint8))
     (tmp_path / "one.frames.npy").write_bytes(data)
     (tmp_path / "list.csv").write_text("path,caption\none.frames.npy,a ring\n")
@@ -65,14 +67,7 @@ def test_the_index_knows_a_windows_facts_and_captions_stay(prepared, video_folde
 def test_encoding_windows_anew_keeps_their_times(prepared):
     sample = next(iter(prepared(size=32).samples))
     data = Transcoder(32, 6, 18)(index.Candidate(sample.name, "video", sample.media))
-    (times,) = (index_times(data),)
-    assert np.allclose(times, np.arange(60) / 30, atol=2e-5)
-
-
-def index_times(data):
-    from lightning_mav.data.readers import open_video
-
-    return open_video("small", lambda: io.BytesIO(data)).timestamps
+    assert np.allclose(open_video("small", lambda: io.BytesIO(data)).timestamps, np.arange(60) / 30, atol=2e-5)
 
 
 def test_fewer_frames_keep_their_own_times(prepared):
@@ -139,7 +134,7 @@ def test_every_cut_and_every_flipped_bit_of_the_head_is_refused_or_harmless(tmp_
     for size in range(0, len(WHOLE), 7):
         with pytest.raises(DataError):
             stored(WHOLE[:size], tmp_path / "a")
-    for bit in range(8 * 128):
+    for bit in range(0, 8 * 128, 3):
         data = bytearray(WHOLE)
         data[bit // 8] ^= 1 << bit % 8
         try:
