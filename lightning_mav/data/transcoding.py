@@ -19,6 +19,7 @@ from lightning_mav.data.candidates import Candidate, kind_of, reason, survey
 from lightning_mav.data.crew import Crew, in_order
 from lightning_mav.data.manifest import json_line
 from lightning_mav.data.packing import Item, begin, put
+from lightning_mav.data.readers import MARK
 from lightning_mav.data.shards import Bad
 from lightning_mav.data.transforms import resize_short_side
 from lightning_mav.data.videos import nearest
@@ -65,6 +66,7 @@ class Transcoder:
         ticks = np.round((reader.timestamps - reader.timestamps[0]) * TICKS).astype(int).tolist()
         file = io.BytesIO()
         with av.open(file, "w", format="mp4") as container:
+            container.metadata["comment"] = MARK
             stream = self._stream(container, height, width)
             for tick, frame in zip(ticks, reader.all_frames(), strict=True):
                 picture = av.VideoFrame.from_ndarray(self._shrunk(frame), format="rgb24")
@@ -80,7 +82,8 @@ class Transcoder:
         return np.ascontiguousarray(small[:height, :width])
 
     def _stream(self, container: Any, height: int, width: int) -> Any:
-        options = {"crf": str(self.crf), "threads": "1"}  # more of them would change the bytes
+        # More threads would change the bytes. Without B-frames the container's index has the time of every frame.
+        options = {"crf": str(self.crf), "threads": "1", "tune": "fastdecode", "bf": "0"}
         stream = container.add_stream("libx264", 30, options=options)
         stream.height, stream.width, stream.pix_fmt, stream.gop_size = height, width, "yuv420p", self.gop
         stream.time_base = stream.codec_context.time_base = Fraction(1, TICKS)

@@ -91,7 +91,7 @@ def pick_frames(
     span = timestamps[-1] - timestamps[0]
     if num_frames == 1 or span == 0:
         return np.full(num_frames, int(place * (len(timestamps) - 1))), fps
-    fps = float(np.clip(fps, (num_frames - 1) / span, (len(timestamps) - 1) / span))
+    fps = float(min(max(fps, (num_frames - 1) / span), (len(timestamps) - 1) / span))
     # A start on a frame's own time keeps windows at the video's own rate free of repeats.
     latest = np.searchsorted(timestamps, timestamps[-1] - (num_frames - 1) / fps + 1e-6, side="right") - 1
     start = timestamps[min(int(place * (latest + 1)), latest)]

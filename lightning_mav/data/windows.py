@@ -6,15 +6,17 @@ then ``frames`` uint8 (F, H, W, 3). Only the frames that are asked for are read,
 """
 
 import io
+import os
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_mav.data.listing import MAX_PIXELS
+from lightning_mav.data.listing import MAX_PIXELS, require_regular_file
 from lightning_mav.data.readers import FileReader, open_video
 from lightning_mav.data.shards import Extent
 from lightning_mav.errors import DataError
@@ -57,6 +59,13 @@ def encode_frames(times: NDArray[np.float64], frames: NDArray[np.uint8]) -> byte
     return file.getvalue()
 
 
+@lru_cache(maxsize=256)
+def _opened(file: str) -> io.FileIO:
+    """Open a file once: not mapped, as a shard cut while it is mapped ends the process."""
+    require_regular_file(file)
+    return io.FileIO(file)
+
+
 class WindowReader:
     """A ``VideoReader`` of decoded frames.
 
@@ -69,31 +78,28 @@ class WindowReader:
     """
 
     def __init__(self, name: str, media: Extent) -> None:
-        self.name, self._file = name, media.file
-        media.require()
-        with open(self._file, "rb", buffering=0) as file:
-            file.seek(media.offset)
-            num, start, self._shape = self._layout(file.read(HEAD), media.size)
-            file.seek(media.offset + start)
-            self.timestamps = np.frombuffer(file.read(8 * num), "<f8")
+        self.name, self._file = name, _opened(media.file)
+        num, start, self._shape = self._layout(self._read(HEAD, media.offset), media.size)
         self._frames = media.offset + start + 8 * num
+        self.timestamps = np.frombuffer(self._read(8 * num, media.offset + start).ljust(8 * num, b"\xff"), "<f8")
         if not (np.isfinite(self.timestamps).all() and (np.diff(self.timestamps) >= 0).all()):
             raise self._damaged()
 
     def frames(self, indices: NDArray[np.int64]) -> Tensor:
         """Return uint8 frames (n, H, W, 3)."""
         frames = np.empty((len(indices), *self._shape), np.uint8)
-        with open(self._file, "rb", buffering=0) as file:
-            for frame, index in zip(frames, indices.tolist(), strict=True):
-                file.seek(self._frames + index * frame.nbytes)
-                if file.readinto(frame) != frame.nbytes:
-                    raise self._damaged()
+        for frame, index in zip(frames, indices.tolist(), strict=True):
+            if os.preadv(self._file.fileno(), [frame], self._frames + index * frame.nbytes) != frame.nbytes:
+                raise self._damaged()
         return torch.from_numpy(frames)
 
     def all_frames(self) -> Iterator[NDArray[np.uint8]]:
         """Yield every frame in turn, uint8 (H, W, 3)."""
         for index in range(len(self.timestamps)):
             yield self.frames(np.array([index]))[0].numpy()
+
+    def _read(self, size: int, offset: int) -> bytes:
+        return os.pread(self._file.fileno(), size, offset)  # no place is kept, so that forked workers may share it
 
     def _layout(self, head: bytes, size: int) -> tuple[int, int, tuple[int, int, int]]:
         """Return the number of frames, where their times begin, and the shape of a frame."""

@@ -1,10 +1,10 @@
-"""How many windows of 16 frames at 64 pixels and 8 fps one core reads: from source videos, and after data prepare.
+"""How many windows of 16 frames at 64 pixels one core reads, from source videos and after data prepare.
 
     OMP_NUM_THREADS=1 PYTHONPATH=. python tests/benchmarks/loading.py [seconds of CPU for each row]
 
 Sources are 10 s of h264 at 320x240, 30 fps, one key frame in 250, of moving content; decord shrinks them while it
-decodes. A window is uint8 frames; a sample is what training gets, cropped and float. Prints windows and samples per
-second of CPU, the ratios, and how much memory reading 2,000 videos costs.
+decodes. Rates are drawn from 1 to 30 fps and starts anywhere. A window is uint8 frames; a sample is what training gets,
+cropped and float. Prints windows and samples per second of CPU, the ratios, and the memory that 2,000 videos cost.
 """
 
 import resource
@@ -18,7 +18,9 @@ import av
 import decord
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from lightning_mav.data.fps import FpsDistribution
 from lightning_mav.data.index import build
 from lightning_mav.data.manifest import read_manifest
 from lightning_mav.data.transcoding import Decoded, Form, Transcoder, prepare
@@ -26,7 +28,11 @@ from lightning_mav.data.transforms import prepare as to_network
 from lightning_mav.data.videos import IndexedVideos, VideoDataset, pick_frames
 from lightning_mav.seeding import generator
 
-NUM, SECONDS, FPS, FRAMES, SIZE, RATE = 12, 10, 30, 16, 64, 8.0
+NUM, SECONDS, FPS, FRAMES, SIZE = 8, 10, 30, 16, 64
+RATES = FpsDistribution(beta_end=(1, 1))
+DRAWS = [
+    (RATES.draw(i, generator("fps", i)), float(torch.rand((), generator=generator("place", i)))) for i in range(997)
+]
 TIMES = np.arange(SECONDS * FPS) / FPS
 
 
@@ -56,18 +62,20 @@ def prepared(source: Path, out: Path, form: Form) -> IndexedVideos:
     return IndexedVideos(read_manifest(str(out / "manifest.jsonl"), "video"))
 
 
-def place_of(position: int) -> float:
-    return float(torch.rand((), generator=generator("place", position)))
+def picked(times: NDArray[np.float64], position: int) -> NDArray[np.int64]:
+    """Return the frames of a window, by the same draws for every way of reading."""
+    fps, place = DRAWS[position % len(DRAWS)]
+    return pick_frames(times, FRAMES, fps, place)[0]
 
 
 def plain_window(path: Path, position: int) -> torch.Tensor:
     reader = decord.VideoReader(str(path), width=SIZE, height=SIZE, num_threads=1)
-    return torch.from_numpy(reader.get_batch(pick_frames(TIMES, FRAMES, RATE, place_of(position))[0]).asnumpy())
+    return torch.from_numpy(reader.get_batch(picked(TIMES, position)).asnumpy())
 
 
 def our_window(videos: IndexedVideos, position: int) -> torch.Tensor:
     reader = videos.open(position % NUM)
-    return reader.frames(pick_frames(reader.timestamps, FRAMES, RATE, place_of(position))[0])
+    return reader.frames(picked(reader.timestamps, position))
 
 
 def per_second(read: Callable[[int], object], seconds: float) -> float:
@@ -115,7 +123,7 @@ def main(seconds: float) -> None:
             )
         }
         for name, videos in ours.items():
-            data = VideoDataset(videos, SIZE, FRAMES, RATE, 0)
+            data = VideoDataset(videos, SIZE, FRAMES, RATES, 0)
             windows[name] = lambda position, videos=videos: our_window(videos, position)
             samples[name] = lambda position, data=data: data[position % NUM, position]
         print(f"{'':20}{'windows/s':>12}{'ratio':>8}{'samples/s':>12}{'ratio':>8}")

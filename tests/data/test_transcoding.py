@@ -2,6 +2,7 @@
 
 import io
 import json
+from contextlib import suppress
 from functools import partial
 
 import av
@@ -11,7 +12,7 @@ import torch
 
 from lightning_mav.data import transcoding
 from lightning_mav.data.candidates import Candidate, candidates_of
-from lightning_mav.data.readers import open_video
+from lightning_mav.data.readers import GroupReader, PyAVReader, Stream, open_video
 from lightning_mav.data.shards import Extent
 from lightning_mav.data.transcoding import Transcoder, prepare
 from lightning_mav.data.transforms import resize_short_side
@@ -48,6 +49,20 @@ def test_key_frames_come_often_and_the_bytes_depend_on_nothing_else(video_folder
     with av.open(io.BytesIO(data)) as container:
         keys = [i for i, packet in enumerate(p for p in container.demux(video=0) if p.size) if packet.is_keyframe]
     assert keys[0] == 0 and max(np.diff(keys)) <= 6 and len(keys) >= 10
+
+
+def test_a_window_costs_the_groups_it_touches_and_is_right(video_folder):
+    data = SMALL(candidate(video_folder / "a.mp4"))
+    video, whole = reader_of(data), PyAVReader("small", Stream(0, 192, 96, 60), partial(io.BytesIO, data))
+    assert isinstance(video, GroupReader) and np.allclose(video.timestamps, whole.timestamps)
+    frames = torch.from_numpy(np.stack(list(whole.all_frames())))
+    for wanted in ([0], [59], [0, 59], [5, 6, 7], [11, 12, 30], list(range(60))):
+        assert torch.equal(video.frames(np.array(wanted)), frames[wanted])
+    for place in range(len(data) // 3, len(data), len(data) // 40):
+        damaged = bytearray(data)
+        damaged[place : place + 30] = bytes(30)
+        with suppress(DataError):  # an error, or as many frames as were asked for
+            assert len(reader_of(bytes(damaged)).frames(np.arange(60))) == 60
 
 
 def test_a_source_becomes_shards_and_a_killed_run_goes_on(video_folder, tmp_path, monkeypatch, crew_in_this_process):
