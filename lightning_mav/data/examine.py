@@ -9,9 +9,9 @@ import numpy as np
 from lightning_mav.data.candidates import Candidate
 from lightning_mav.data.images import decode_image
 from lightning_mav.data.manifest import Sample
-from lightning_mav.data.readers import DecordReader, PyAVReader, largest_stream
+from lightning_mav.data.readers import FileReader, PyAVReader, largest_stream
 from lightning_mav.data.shards import Extent
-from lightning_mav.data.windows import open_stored
+from lightning_mav.data.windows import is_windows, open_stored
 from lightning_mav.errors import DataError
 
 PIECE = 2**20  # bytes hashed at a time
@@ -61,20 +61,30 @@ def _image(candidate: Candidate) -> dict[str, Any]:
 
 
 def _video(candidate: Candidate) -> dict[str, Any]:
-    reader = open_stored(candidate.name, candidate.media)
-    (height, width, _), *others = {frame.shape for frame in reader.all_frames()}
-    if others:
-        raise DataError(f"{candidate.name}: its frames change size; encode it again at one size")
-    if isinstance(reader, DecordReader):
-        _require_sound(candidate)
-    num, span = len(reader.timestamps), float(np.ptp(reader.timestamps))
+    reader = open_stored(candidate.name, candidate.media) if is_windows(candidate.name) else _checked(candidate)
+    (height, width, _), num, span = _shape(reader), len(reader.timestamps), float(np.ptp(reader.timestamps))
     rate = {"fps": round((num - 1) / span, 3), "duration": round(span * num / (num - 1), 3)} if span else {}
     return {"width": width, "height": height, "frames": num, **rate}
 
 
-def _require_sound(candidate: Candidate) -> None:
-    """Decode with PyAV too, which also finds damage that decord covers with a picture it makes up."""
-    opener = candidate.media.open
-    reader = PyAVReader(candidate.name, largest_stream(candidate.name, opener), opener)
-    for _ in reader.all_frames():
-        pass
+def _checked(candidate: Candidate) -> FileReader:
+    """Open a video as training does, but after decoding all of it with PyAV.
+
+    That finds damage that decord covers with a picture it makes up, or crashes on.
+    """
+    name, opener = candidate.name, candidate.media.open
+    sound = PyAVReader(name, largest_stream(name, opener), opener)
+    _shape(sound)
+    reader = open_stored(name, candidate.media)
+    nums = len(sound.timestamps), len(reader.timestamps)
+    if nums[0] != nums[1]:
+        raise DataError(f"{name}: {nums[0]} frames by one reader and {nums[1]} by another; encode it again")
+    return sound if type(reader) is PyAVReader else reader
+
+
+def _shape(reader: FileReader) -> tuple[int, ...]:
+    """Decode a video from its first to its last frame and return the shape of each."""
+    shape, *others = {frame.shape for frame in reader.all_frames()}
+    if others:
+        raise DataError(f"{reader.name}: its frames change size; encode it again at one size")
+    return shape
