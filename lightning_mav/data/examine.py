@@ -61,25 +61,29 @@ def _image(candidate: Candidate) -> dict[str, Any]:
 
 
 def _video(candidate: Candidate) -> dict[str, Any]:
-    reader = open_stored(candidate.name, candidate.media) if is_windows(candidate.name) else _checked(candidate)
-    (height, width, _), num, span = _shape(reader), len(reader.timestamps), float(np.ptp(reader.timestamps))
+    reader, (height, width, _) = _decoded(candidate)
+    num, span = len(reader.timestamps), float(np.ptp(reader.timestamps))
     rate = {"fps": round((num - 1) / span, 3), "duration": round(span * num / (num - 1), 3)} if span else {}
     return {"width": width, "height": height, "frames": num, **rate}
 
 
-def _checked(candidate: Candidate) -> FileReader:
-    """Open a video as training does, but after decoding all of it with PyAV.
+def _decoded(candidate: Candidate) -> tuple[FileReader, tuple[int, ...]]:
+    """Decode all of a video as training does, but first with PyAV; return the reader and the shape of a frame.
 
-    That finds damage that decord covers with a picture it makes up, or crashes on.
+    PyAV finds damage that decord covers with a picture it makes up, or crashes on.
     """
     name, opener = candidate.name, candidate.media.open
+    if is_windows(name):
+        windows = open_stored(name, candidate.media)
+        return windows, _shape(windows)
     sound = PyAVReader(name, largest_stream(name, opener), opener)
-    _shape(sound)
-    reader = open_stored(name, candidate.media)
-    nums = len(sound.timestamps), len(reader.timestamps)
-    if nums[0] != nums[1]:
-        raise DataError(f"{name}: {nums[0]} frames by one reader and {nums[1]} by another; encode it again")
-    return sound if type(reader) is PyAVReader else reader
+    shape, reader = _shape(sound), open_stored(name, candidate.media)
+    if len(sound.timestamps) != len(reader.timestamps):
+        raise DataError(
+            f"{name}: {len(sound.timestamps)} frames by one reader and {len(reader.timestamps)} by another;"
+            " encode it again"
+        )
+    return reader, shape if isinstance(reader, PyAVReader) else _shape(reader)
 
 
 def _shape(reader: FileReader) -> tuple[int, ...]:
