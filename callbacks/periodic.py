@@ -74,7 +74,7 @@ def held_out(trainer: Trainer, stage: LightningModule, num: int) -> Batch:
     No DataLoader is made for it: that would draw from torch's global generator.
     """
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
-    dataset = data.dataset("val")
+    dataset = data.readable("val")
     batch = data.on_before_batch_transfer(collate([dataset[i, i] for i in range(min(num, len(dataset)))]), 0)
     batch = data.transfer_batch_to_device(batch, stage.device, 0)
     trainer.validating = True  # so that nothing is cropped or degraded at random

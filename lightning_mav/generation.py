@@ -108,7 +108,7 @@ def _check_sizes(pipeline: MakeAVideo, configs: Mapping[str, Any]) -> None:
             given = f"the {size}x{size} of {pipeline.paths[part]}"
 
 
-def check_positive(**values: int | None) -> None:
+def check_positive(**values: float | None) -> None:
     """Require that numbers, named as the options they come from, are at least 1.
 
     Raises:

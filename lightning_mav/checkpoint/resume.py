@@ -20,7 +20,11 @@ from lightning_mav.errors import CheckpointError, ConfigError, MachineError
 
 # The other arguments of the Trainer are length, logging and hardware, which may change.
 FIXED_TRAINER_KEYS = ("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm")
-FREE_KEYS = ("data.num_workers", "data.timeout", "model.on_nan", "model.max_skipped")  # they change no sound step
+# These change no sound step; data.batch_size with the number of devices is compared by the data module itself.
+FREE_KEYS = (
+    *(f"data.{key}" for key in ("num_workers", "timeout", "batch_size", "on_error", "skip_budget")),
+    *(f"model.{key}" for key in ("on_nan", "max_skipped")),
+)
 STAGE_KEYS = ("model.class_path:", "data.class_path:")
 DAMAGED = ".damaged"  # ends the name of a checkpoint that is set aside
 SHOWN = 8  # differences that a refusal names

@@ -94,34 +94,39 @@ def pack(source: str, out: str, samples_per_shard: int = 1000) -> None:
 def prepare(
     source: str,
     out: str,
+    form: Literal["mp4", "windows"] = "mp4",
     size: int = 256,
     gop: int = 12,
     crf: int = 18,
+    fps: float = 30.0,
     samples_per_shard: int = 250,
     num_workers: int = 4,
     deadline: float = 600.0,
 ) -> None:
-    """Encode videos anew, small and without sound, into tar shards; a run that was killed goes on where it was.
+    """Make videos small and quick to read, in tar shards; a run that was killed goes on where it was.
 
     Args:
         source: Folder, csv, jsonl or parquet list, or manifest; images are passed over.
         out: Folder to write: 00000.tar and so on, each with a 00000.bad.jsonl if some of its videos are bad.
+        form: mp4 encodes anew, without sound; windows decodes for good, for small sizes: training reads uint8 frames.
         size: Short side in pixels; smaller videos keep theirs.
-        gop: Frames from one key frame to the next.
-        crf: Quality, 0 lossless, 23 the encoder's default.
-        samples_per_shard: Videos for each shard; as many are held in memory.
-        num_workers: Processes that encode.
-        deadline: Seconds after which the encoding of one video is given up.
+        gop: Of mp4: frames from one key frame to the next.
+        crf: Of mp4: quality, 0 lossless, 23 the encoder's default.
+        fps: Of windows: as many frames per second are kept at most.
+        samples_per_shard: Videos for each shard.
+        num_workers: Processes that decode.
+        deadline: Seconds after which a video is given up.
     """
     from pathlib import Path
 
-    from lightning_mav.data.transcoding import Transcoder
+    from lightning_mav.data.transcoding import Decoded, Form, Transcoder
     from lightning_mav.data.transcoding import prepare as write
     from lightning_mav.generation import check_positive
 
-    check_positive(size=size, gop=gop, samples_per_shard=samples_per_shard)
+    check_positive(size=size, gop=gop, fps=fps, samples_per_shard=samples_per_shard)
     _check_effort(num_workers, deadline)
-    num = write(source, Path(out), Transcoder(size, gop, crf), samples_per_shard, num_workers, deadline)
+    chosen: Form = Transcoder(size, gop, crf) if form == "mp4" else Decoded(size, fps)
+    num = write(source, Path(out), chosen, samples_per_shard, num_workers, deadline)
     bad = f"; {num['bad']} bad, listed in {out}/*.bad.jsonl" if num["bad"] else ""
     print(f"{num['good']} videos in {out}{bad}; next: data index --source {out} --out {out}/manifest.jsonl")
 

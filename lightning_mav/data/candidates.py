@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from lightning_mav.captions import fault_of
-from lightning_mav.data import images, videos
+from lightning_mav.data import images, videos, windows
 from lightning_mav.data.listing import Entry, list_entries, require_regular_file
 from lightning_mav.data.manifest import Kind, manifest_of, read_manifest
 from lightning_mav.data.shards import Bad, Extent, Member, scan
@@ -23,7 +23,7 @@ SHARD = re.compile(r"\.(tar(\.\w+)?|tgz)$", re.IGNORECASE)
 FILES_PER_UNIT = 1000
 KINDS: dict[str, Kind] = {
     **dict.fromkeys(images.EXTENSIONS, "image"),
-    **dict.fromkeys(videos.EXTENSIONS, "video"),
+    **dict.fromkeys((*videos.EXTENSIONS, windows.SUFFIX), "video"),
 }
 
 
@@ -105,14 +105,14 @@ class Shard:
         except DataError as error:
             return [], [Bad(self.name, reason(error, self.path))]
         texts = {member.name: member for member in members}
-        found = [_candidate(self.name, member, texts) for member in members if _kind(member.name)]
+        found = [_candidate(self.name, member, texts) for member in members if kind_of(member.name)]
         return found, [Bad(f"{self.name}/{bad.name}", bad.reason) for bad in refused]
 
 
 def _candidate(shard: str, member: Member, members: dict[str, Member]) -> Candidate:
-    key = os.path.splitext(member.name)[0]
+    key = member.name[: -len(suffix_of(member.name))]
     text = members.get(f"{key}.txt") or members.get(f"{key}.json")
-    return Candidate(f"{shard}/{member.name}", KINDS[_suffix(member.name)], member.extent, text)
+    return Candidate(f"{shard}/{member.name}", KINDS[suffix_of(member.name)], member.extent, text)
 
 
 @dataclass(frozen=True)
@@ -147,11 +147,11 @@ class Files:
 
 def _file(entry: Entry) -> Candidate:
     require_regular_file(entry.path)
-    if not _kind(entry.path):
+    if not kind_of(entry.path):
         raise DataError(f"{entry.path}: neither an image nor a video by its extension")
     text = Path(entry.path).with_suffix(".txt")
     member = Member(text.name, _whole(str(text))) if text.is_file() else None
-    return Candidate(entry.name, KINDS[_suffix(entry.path)], _whole(entry.path), member, entry.caption)
+    return Candidate(entry.name, KINDS[suffix_of(entry.path)], _whole(entry.path), member, entry.caption)
 
 
 def _whole(path: str) -> Extent:
@@ -172,7 +172,7 @@ def units_of(source: str) -> list[Unit]:
     entries = list_entries(source, (*ARCHIVES, *KINDS))
     shards: list[Unit] = [Shard(entry.path, entry.name) for entry in entries if SHARD.search(entry.path)]
     searched = Path(source).is_dir()  # what a list names is wanted, whatever it is
-    files = [e for e in entries if not SHARD.search(e.path) and (_kind(e.path) or not searched)]
+    files = [e for e in entries if not SHARD.search(e.path) and (kind_of(e.path) or not searched)]
     if not shards and not files:
         raise DataError(f"{source}: holds neither images, videos nor tar shards; name a folder or list that does")
     return [*shards, *(Files(files[i : i + FILES_PER_UNIT]) for i in range(0, len(files), FILES_PER_UNIT))]
@@ -184,13 +184,20 @@ def candidates_of(source: str) -> Iterator[Candidate]:
     Raises:
         DataError: Something is refused.
     """
+    for one in survey(source):
+        if isinstance(one, Bad):
+            raise DataError(f"{one.name}: {one.reason}; or take a manifest (data index), which leaves it out")
+        yield one
+
+
+def survey(source: str) -> Iterator[Candidate | Bad]:
+    """Yield everything in a source, or in the manifest that it is or holds, and what is refused."""
     if manifest := manifest_of(source):
         yield from (Candidate(s.name, s.kind, s.media, caption=s.caption) for s in read_manifest(manifest))
         return
     for unit in units_of(source):
         found, bad = unit.candidates()
-        if bad:
-            raise DataError(f"{bad[0].name}: {bad[0].reason}; or take a manifest (data index), which leaves it out")
+        yield from bad
         yield from found
 
 
@@ -199,13 +206,14 @@ def reason(error: Exception, name: str) -> str:
     return str(error).removeprefix(f"{name}: ")
 
 
-def _kind(name: str) -> Kind | None:
+def kind_of(name: str) -> Kind | None:
     """Return the kind of a file by its extension; the hidden files that some systems leave are of none."""
-    return None if PurePosixPath(name).name.startswith("._") else KINDS.get(_suffix(name))
+    return None if PurePosixPath(name).name.startswith("._") else KINDS.get(suffix_of(name))
 
 
-def _suffix(name: str) -> str:
-    return os.path.splitext(name)[1].lower()
+def suffix_of(name: str) -> str:
+    """Return the extension that says what a file is, in lower case."""
+    return windows.SUFFIX if windows.is_windows(name) else os.path.splitext(name)[1].lower()
 
 
 def _size(path: str) -> int:

@@ -14,6 +14,7 @@ from lightning_mav.errors import DataError, MachineError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+Outcome = TypeVar("Outcome")
 
 
 @dataclass
@@ -101,6 +102,17 @@ class Crew(Generic[Task, Result]):
     def __exit__(self, *error: object) -> None:
         for worker in (*self._idle, *self._busy.values()):
             _end(worker)
+
+
+def in_order(outcomes: Iterator[tuple[int, Outcome]]) -> Iterator[Outcome]:
+    """Yield what ``Crew.map`` yields in the order of the tasks; holds what is done too early."""
+    early: dict[int, Outcome] = {}
+    next_one = 0
+    for number, outcome in outcomes:
+        early[number] = outcome
+        while next_one in early:
+            yield early.pop(next_one)
+            next_one += 1
 
 
 def _end(worker: _Worker) -> None:

@@ -9,8 +9,9 @@ import numpy as np
 from lightning_mav.data.candidates import Candidate
 from lightning_mav.data.images import decode_image
 from lightning_mav.data.manifest import Sample
-from lightning_mav.data.readers import DecordReader, PyAVReader, largest_stream, open_video
+from lightning_mav.data.readers import FileReader, PyAVReader, largest_stream
 from lightning_mav.data.shards import Extent
+from lightning_mav.data.windows import is_windows, open_stored
 from lightning_mav.errors import DataError
 
 PIECE = 2**20  # bytes hashed at a time
@@ -60,20 +61,34 @@ def _image(candidate: Candidate) -> dict[str, Any]:
 
 
 def _video(candidate: Candidate) -> dict[str, Any]:
-    reader = open_video(candidate.name, candidate.media.open)
-    shapes = {frame.shape for frame in reader.all_frames()}
-    if isinstance(reader, DecordReader):
-        shapes |= _shapes_by_pyav(candidate)
-    (height, width, _), *others = shapes
-    if others:
-        raise DataError(f"{candidate.name}: its frames change size; encode it again at one size")
+    reader, (height, width, _) = _decoded(candidate)
     num, span = len(reader.timestamps), float(np.ptp(reader.timestamps))
     rate = {"fps": round((num - 1) / span, 3), "duration": round(span * num / (num - 1), 3)} if span else {}
     return {"width": width, "height": height, "frames": num, **rate}
 
 
-def _shapes_by_pyav(candidate: Candidate) -> set[tuple[int, ...]]:
-    """Decode with PyAV too, which also finds damage and new sizes that decord covers with a picture it makes up."""
-    opener = candidate.media.open
-    reader = PyAVReader(candidate.name, largest_stream(candidate.name, opener), opener)
-    return {frame.shape for frame in reader.all_frames()}
+def _decoded(candidate: Candidate) -> tuple[FileReader, tuple[int, ...]]:
+    """Decode all of a video as training does, but first with PyAV; return the reader and the shape of a frame.
+
+    PyAV finds damage that decord covers with a picture it makes up, or crashes on.
+    """
+    name, opener = candidate.name, candidate.media.open
+    if is_windows(name):
+        windows = open_stored(name, candidate.media)
+        return windows, _shape(windows)
+    sound = PyAVReader(name, largest_stream(name, opener), opener)
+    shape, reader = _shape(sound), open_stored(name, candidate.media)
+    if len(sound.timestamps) != len(reader.timestamps):
+        raise DataError(
+            f"{name}: {len(sound.timestamps)} frames by one reader and {len(reader.timestamps)} by another;"
+            " encode it again"
+        )
+    return reader, shape if isinstance(reader, PyAVReader) else _shape(reader)
+
+
+def _shape(reader: FileReader) -> tuple[int, ...]:
+    """Decode a video from its first to its last frame and return the shape of each."""
+    shape, *others = {frame.shape for frame in reader.all_frames()}
+    if others:
+        raise DataError(f"{reader.name}: its frames change size; encode it again at one size")
+    return shape

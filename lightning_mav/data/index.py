@@ -13,7 +13,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from lightning_mav.checkpoint.io import write_atomically
 from lightning_mav.data.candidates import Candidate, Unit, reason, units_of
-from lightning_mav.data.crew import Crew
+from lightning_mav.data.crew import Crew, in_order
 from lightning_mav.data.examine import examine, examine_again
 from lightning_mav.data.manifest import Sample, head_line, json_line, manifest_of, read_manifest
 from lightning_mav.data.shards import Bad
@@ -138,8 +138,6 @@ def check(source: str, num_workers: int, deadline: float, min_frames: int) -> It
 
 
 def _verdicts(crew: Crew[Any, Sample], tasks: Sequence[Any], min_frames: int, bar: Any) -> Iterator[Bad | None]:
-    outcomes = {}
-    for number, outcome in crew.map(tasks):
-        outcomes[number] = _fault(outcome, tasks[number].name, min_frames)
+    for task, outcome in zip(tasks, in_order(crew.map(tasks)), strict=True):
         bar.update()
-    yield from (outcomes[number] for number in range(len(tasks)))
+        yield _fault(outcome, task.name, min_frames)

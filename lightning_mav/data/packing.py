@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from lightning_mav.checkpoint.io import write_atomically
-from lightning_mav.data.candidates import Candidate, candidates_of
+from lightning_mav.data.candidates import Candidate, candidates_of, suffix_of
 from lightning_mav.data.resuming import claim
 from lightning_mav.data.shards import Extent, write_shard
 from lightning_mav.seeding import hashed_seed
@@ -44,12 +44,12 @@ def pack(source: str, out: Path, samples_per_shard: int) -> tuple[int, int]:
     shards = begin(out, list(candidates_of(source)), samples_per_shard)
     for path, candidates in tqdm(shards.items(), desc="packing", unit="shard"):
         if not path.exists():
-            put(path, [Item(c, c.media, os.path.splitext(c.name)[1].lower()) for c in candidates])
+            put(path, (Item(c, c.media, suffix_of(c.name)) for c in candidates), len(candidates))
     return sum(map(len, shards.values())), len(shards)
 
 
 def begin(
-    out: Path, candidates: Sequence[Candidate], samples_per_shard: int, **settings: int
+    out: Path, candidates: Sequence[Candidate], samples_per_shard: int, **settings: float
 ) -> dict[Path, Sequence[Candidate]]:
     """Return what each shard will be made of; write down what is packed, or compare it with what was.
 
@@ -69,14 +69,14 @@ def begin(
     return {out / f"{number:05d}.tar": candidates[start : start + samples_per_shard] for number, start in starts}
 
 
-def put(path: Path, items: Sequence[Item]) -> None:
-    """Write one shard, whole or not at all."""
-    write_atomically(path, partial(write_shard, members=_members(path.stem, items)))
+def put(path: Path, items: Iterable[Item], most: int) -> None:
+    """Write one shard of at most so many items, whole or not at all."""
+    write_atomically(path, partial(write_shard, members=_members(path.stem, items, most)))
 
 
-def _members(shard: str, items: Sequence[Item]) -> Iterator[tuple[str, Extent | bytes]]:
+def _members(shard: str, items: Iterable[Item], most: int) -> Iterator[tuple[str, Extent | bytes]]:
     """Yield the files of a shard; a key is the shard's number and the sample's within it."""
-    digits = max(4, len(str(len(items) - 1)))
+    digits = max(4, len(str(most - 1)))
     for place, item in enumerate(items):
         key, caption = f"{shard}{place:0{digits}d}", item.candidate.read_caption()
         yield key + item.extension, item.contents

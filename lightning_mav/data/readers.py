@@ -20,6 +20,7 @@ from lightning_mav.data.listing import MAX_PIXELS, require_regular_file
 from lightning_mav.data.shards import IN_MEMORY
 from lightning_mav.errors import DataError
 
+MARK = "closed groups of pictures, no B-frames"  # the comment in what data prepare encodes
 SEEK_BEYOND = 2000  # frames; nearer ones are reached by decoding, as pictures after a seek can be wrong
 
 Opener = Callable[[], BinaryIO]
@@ -43,17 +44,39 @@ class VideoReader(Protocol):
         ...
 
 
+class FileReader(VideoReader, Protocol):
+    """A reader that can also decode a whole file."""
+
+    def all_frames(self) -> Iterator[NDArray[np.uint8]]:
+        """Yield every frame in turn, uint8 (H, W, 3), upright.
+
+        Raises:
+            DataError: some cannot be decoded.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Stream:
-    """The video stream to read: its number among the video streams, size, and declared frames (0 if unknown)."""
+    """The video stream to read.
+
+    Attributes:
+        number: Among the video streams.
+        width: In pixels.
+        height: In pixels.
+        frames: As declared; 0 if unknown.
+        entries: Of a file that data prepare encoded: time in seconds, in ticks, and whether it is a key frame, for each
+            frame.
+    """
 
     number: int
     width: int
     height: int
     frames: int
+    entries: tuple[tuple[float, int, bool], ...] = ()
 
 
-def open_video(path: str, opener: Opener | None = None) -> "DecordReader | PyAVReader":
+def open_video(path: str, opener: Opener | None = None) -> FileReader:
     """Open a video with the first reader that can.
 
     Args:
@@ -67,6 +90,8 @@ def open_video(path: str, opener: Opener | None = None) -> "DecordReader | PyAVR
         require_regular_file(path)
         path = os.path.abspath(path)  # never taken for a protocol such as "concat:"
     stream = largest_stream(path, opener)
+    if stream.entries:
+        return GroupReader(path, stream, opener)
     try:
         return DecordReader(path, stream, opener)
     except (DataError, ImportError):
@@ -77,13 +102,19 @@ def largest_stream(path: str, opener: Opener | None = None) -> Stream:
     """Return the video stream with the most pixels, the first of equals."""
     with _opened(path, opener) as container:
         known = [(i, s) for i, s in enumerate(container.streams.video) if s.codec_context]  # of a codec that is known
-        streams = [Stream(i, s.width, s.height, s.frames) for i, s in known]
+        entries = _entries(known[0][1]) if known and container.metadata.get("comment") == MARK else ()
+        streams = [Stream(i, s.width, s.height, s.frames, entries) for i, s in known]
     if not streams:
         raise DataError(f"{path}: no video stream; remove it from the data")
     largest = max(streams, key=lambda stream: stream.width * stream.height)
     if largest.width * largest.height > MAX_PIXELS:
         raise DataError(f"{path}: frames of {largest.width} x {largest.height} pixels are too large; remove it")
     return largest
+
+
+def _entries(stream: Any) -> tuple[tuple[float, int, bool], ...]:
+    tick = float(stream.time_base)
+    return tuple((e.timestamp * tick, e.timestamp, e.is_keyframe) for e in stream.index_entries)
 
 
 class DecordReader:
@@ -204,21 +235,54 @@ class PyAVReader:
                 return _stack(found, self.name)
         raise _damaged(self.name)
 
+    @contextmanager
+    def _stream(self) -> Iterator[tuple[Any, Any]]:
+        """Open the container and the stream to decode."""
+        with _opened(self.name, self._opener) as container:
+            stream = container.streams.video[self._number]
+            stream.codec_context.thread_count = 1
+            stream.codec_context.options = {"err_detect": "explode"}  # an error rather than a made-up picture
+            yield container, stream
+
     def _decode(self, seek: int) -> Iterator[tuple[int, Any]]:
         """Yield (index, frame), from the key frame before ``seek`` on.
 
         The first frame is placed by its timestamp and the others counted, as timestamps of single frames can be wrong.
         """
-        with _opened(self.name, self._opener) as container:
-            stream = container.streams.video[self._number]
-            stream.codec_context.thread_count = 1
-            stream.codec_context.options = {"err_detect": "explode"}  # an error rather than a made-up picture
+        with self._stream() as (container, stream):
             if seek:
                 container.seek(int(self._pts[seek]), stream=stream)
             index = -1
             for frame in container.decode(stream):
                 index = int(np.searchsorted(self._pts, frame.pts)) if seek and index < 0 else index + 1
                 yield index, frame
+
+
+class GroupReader(PyAVReader):
+    """A video that data prepare encoded: a window costs the groups of pictures that it touches."""
+
+    def __init__(self, path: str, stream: Stream, opener: Opener | None = None) -> None:
+        self.name, self._opener, self._number = path, opener, stream.number
+        _require_whole(path, len(stream.entries), stream)
+        times, ticks, is_key = zip(*stream.entries, strict=True)
+        self.timestamps, self._pts, self._keys = np.array(times), np.array(ticks), np.flatnonzero(is_key)
+
+    def frames(self, indices: NDArray[np.int64]) -> Tensor:
+        """Return uint8 frames (n, H, W, 3)."""
+        found: list[NDArray[np.uint8]] = []
+        groups = np.searchsorted(self._keys, indices, side="right")
+        with self._stream() as (container, stream):
+            for group in np.unique(groups):
+                ticks = self._pts[indices[groups == group]].tolist()
+                container.seek(ticks[0], stream=stream)
+                for frame in container.decode(stream):
+                    if frame.pts in ticks:
+                        found.append(_upright(frame))
+                    if frame.pts is None or frame.pts >= ticks[-1]:
+                        break
+        if len(found) != len(indices):
+            raise _damaged(self.name)
+        return _stack(found, self.name)
 
 
 @contextmanager

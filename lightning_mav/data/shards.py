@@ -42,7 +42,7 @@ class Extent:
         Raises:
             DataError: The file is missing, or ends before them.
         """
-        self._require()
+        self.require()
         with open(self.file, "rb") as file:
             file.seek(self.offset)
             return file.read(self.size)
@@ -53,10 +53,15 @@ class Extent:
         Raises:
             DataError: The file is missing, or ends before them.
         """
-        self._require()
+        self.require()
         return io.BufferedReader(_Window(self))  # type: ignore[type-var]  # the base class has the rest
 
-    def _require(self) -> None:
+    def require(self) -> None:
+        """Require the file to reach to their end.
+
+        Raises:
+            DataError: It is missing, or ends before them.
+        """
         require_regular_file(self.file)
         if os.path.getsize(self.file) < self.offset + self.size:
             raise DataError(f"{self.file}: ends before byte {self.offset + self.size}; fetch it again or index it anew")

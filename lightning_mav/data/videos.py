@@ -14,6 +14,7 @@ from lightning_mav.data.manifest import Samples, manifest_of, read_manifest
 from lightning_mav.data.moving_shapes import MovingShapeVideos
 from lightning_mav.data.readers import VideoReader, open_video
 from lightning_mav.data.transforms import Augmentation, prepare
+from lightning_mav.data.windows import WindowReader, is_windows
 from lightning_mav.errors import ConfigError, DataError
 from lightning_mav.seeding import generator
 
@@ -56,9 +57,20 @@ class IndexedVideos:
         return len(self.samples)
 
     def open(self, index: int) -> VideoReader:
-        """Return a reader of video ``index``."""
+        """Return a reader of video ``index``.
+
+        Raises:
+            DataError: It is not what was indexed.
+        """
         sample = self.samples[index]
-        return open_video(sample.name, sample.opener())
+        stored = is_windows(sample.name)
+        reader = WindowReader(sample.name, sample.media) if stored else open_video(sample.name, sample.opener())
+        if len(reader.timestamps) != sample.frames:  # the bytes of a large video are not compared
+            raise DataError(
+                f"{sample.name}: {len(reader.timestamps)} frames, but {sample.frames} in the manifest; fetch it again"
+                " or index it anew"
+            )
+        return reader
 
 
 def pick_frames(
@@ -79,7 +91,7 @@ def pick_frames(
     span = timestamps[-1] - timestamps[0]
     if num_frames == 1 or span == 0:
         return np.full(num_frames, int(place * (len(timestamps) - 1))), fps
-    fps = float(np.clip(fps, (num_frames - 1) / span, (len(timestamps) - 1) / span))
+    fps = float(min(max(fps, (num_frames - 1) / span), (len(timestamps) - 1) / span))
     # A start on a frame's own time keeps windows at the video's own rate free of repeats.
     latest = np.searchsorted(timestamps, timestamps[-1] - (num_frames - 1) / fps + 1e-6, side="right") - 1
     start = timestamps[min(int(place * (latest + 1)), latest)]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -15,6 +16,7 @@ from lightning_mav.checkpoint.models import describe, hand_over
 from lightning_mav.data.batches import check_frames
 from lightning_mav.data.loading import Loader, batch_loader
 from lightning_mav.data.order import EndlessBatches, FixedBatches
+from lightning_mav.data.skipping import LIST, BadSamples, SkippingDataset
 from lightning_mav.diffusion.noise import NoiseStream, keyed_noise
 from lightning_mav.errors import ConfigError
 from lightning_mav.networks.pseudo3d import is_dirac, is_temporal
@@ -241,12 +243,14 @@ class StageDataModule(LightningDataModule):
     Args:
         source: "moving_shapes", or a folder or a csv or jsonl list of the user's own files.
         size: Height and width of samples in pixels.
-        batch_size: Samples per device and step.
+        batch_size: Samples per device and step; a run may go on with another on another number of devices.
         num_workers: Processes that read samples; 0 reads in the training process.
         val_source: Where held-out samples come from; None holds back a small part of ``source``.
         val_samples: At most this many held-out samples are used.
         timeout: Seconds without a batch after which reading processes count as stuck, and the run ends.
         seed: Of order, augmentation and frame rates.
+        on_error: ``stop`` ends the run at a bad sample; ``skip`` lists it in RUN/bad_samples.jsonl and reads another.
+        skip_budget: As many distinct samples of a split may be skipped over the whole run.
     """
 
     def __init__(
@@ -259,10 +263,14 @@ class StageDataModule(LightningDataModule):
         val_samples: int = 64,
         timeout: float = 300,
         seed: int = 0,
+        on_error: Literal["stop", "skip"] = "stop",
+        skip_budget: int = 100,
     ) -> None:
         super().__init__()
         if not timeout > 0:
             raise ConfigError(f"data.timeout: expected more than 0 seconds, got {timeout:g}")
+        if skip_budget < 0:
+            raise ConfigError(f"data.skip_budget: expected at least 0 samples, got {skip_budget}")
         if batch_size < 1 or num_workers < 0:
             raise ConfigError(
                 f"data.batch_size {batch_size} must be at least 1, data.num_workers {num_workers} at least 0"
@@ -270,10 +278,21 @@ class StageDataModule(LightningDataModule):
         self.source, self.size, self.batch_size, self.num_workers = source, size, batch_size, num_workers
         self.val_source, self.val_samples, self.seed = val_source, val_samples, seed
         self.timeout = timeout
+        self.on_error, self.skip_budget = on_error, skip_budget
 
     def dataset(self, split: Literal["train", "val"]) -> Any:
         """Return the data set of a split, read by (index, position) pairs."""
         raise NotImplementedError
+
+    def readable(self, split: Literal["train", "val"]) -> Any:
+        """Return the data set of a split, in which a bad sample is replaced if ``on_error`` says so."""
+        dataset = self.dataset(split)
+        if self.on_error == "stop":
+            return dataset
+        assert self.trainer is not None
+        num = len(dataset) if split == "train" else min(self.val_samples, len(dataset))
+        bad = BadSamples(Path(self.trainer.default_root_dir) / LIST, split)
+        return SkippingDataset(dataset, num, self.seed, bad, self.skip_budget)
 
     def source_of(self, split: Literal["train", "val"]) -> tuple[str, Literal["train", "val"]]:
         """Return source and split to open for ``split``: a ``val_source`` is used whole."""
@@ -283,7 +302,7 @@ class StageDataModule(LightningDataModule):
 
     def train_dataloader(self) -> Loader:
         """Return endless batches from the first sample the run has not consumed."""
-        dataset, trainer = self.dataset("train"), self.trainer
+        dataset, trainer = self.readable("train"), self.trainer
         assert trainer is not None
         consumed = trainer.global_step * trainer.accumulate_grad_batches * self.batch_size * trainer.world_size
         batches = EndlessBatches(
@@ -298,11 +317,33 @@ class StageDataModule(LightningDataModule):
 
     def val_dataloader(self) -> Loader:
         """Return the held-out samples, the same at every call."""
-        dataset = self.dataset("val")
+        dataset = self.readable("val")
         return self._loader(dataset, FixedBatches(min(self.val_samples, len(dataset)), self.batch_size))
 
     test_dataloader = val_dataloader
     predict_dataloader = val_dataloader
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what makes the samples of a step, by which positions are counted."""
+        assert self.trainer is not None
+        return {"batch_size": self.batch_size, "devices": self.trainer.world_size}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Require as many samples a step as the checkpoint's run had, or positions would jump.
+
+        Raises:
+            ConfigError: They are more or fewer; the message says what keeps them.
+        """
+        assert self.trainer is not None
+        size, devices, now = state_dict["batch_size"], state_dict["devices"], self.trainer.world_size
+        if self.trainer.training and size * devices != self.batch_size * now:
+            fix = f"set --data.batch_size {size * devices // now}"
+            if size * devices % now:
+                fix = f"take a number of devices that divides {size * devices}"
+            raise ConfigError(
+                f"data.batch_size {size} on {devices} device{'s' * (devices > 1)} was {size * devices} samples a step,"
+                f" now {self.batch_size * now}; {fix}"
+            )
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Require frames as the stages take them, before anything is computed from them.

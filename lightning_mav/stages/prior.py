@@ -168,7 +168,7 @@ class PriorDataModule(StageDataModule):
         return distinct, torch.stack([embeddings[number == i].mean(0) for i in range(len(distinct))])
 
     def _some_training_images(self, num: int) -> DataLoader[dict[str, Any]]:
-        dataset = self.dataset("train")
+        dataset = self.readable("train")
         batches = EndlessBatches(len(dataset), self.batch_size, self.seed)
         return self._loader(dataset, list(islice(batches, -(-min(num, len(dataset)) // self.batch_size))))
 

@@ -29,10 +29,11 @@ def changed(section, **values):
     [
         CONFIG,
         changed("trainer", max_steps=20, accelerator="gpu", callbacks=[{"class_path": "C"}], precision="bf16-mixed"),
-        changed("data", num_workers=4),
+        changed("data", num_workers=4, on_error="skip", skip_budget=3),
+        changed("data", batch_size=4),  # the data module says whether the number of devices makes up for it
     ],
 )
-def test_length_logging_hardware_and_workers_may_change(other):
+def test_length_logging_hardware_workers_and_what_happens_to_bad_samples_may_change(other):
     assert differences(CONFIG, other) == []
 
 
@@ -42,7 +43,7 @@ def test_length_logging_hardware_and_workers_may_change(other):
         (changed("model", lr=0.2), "model.lr: 0.1 -> 0.2"),
         (changed("model", network={"class_path": "N", "init_args": {"width": 4}}), "model.network.width: 8 -> 4"),
         (changed("model", new=1), "model.new: None -> 1"),
-        (changed("data", batch_size=4), "data.batch_size: 2 -> 4"),
+        (changed("data", size=4), "data.size: None -> 4"),
         (changed("trainer", accumulate_grad_batches=2), "trainer.accumulate_grad_batches: 1 -> 2"),
         ({**CONFIG, "seed_everything": 1}, "seed_everything: 0 -> 1"),
     ],
@@ -59,7 +60,7 @@ def test_many_differences_are_cut_short_and_another_stage_is_named_alone(tmp_pat
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG))
     with pytest.raises(ConfigError, match="and 12 more; start a new run"):
         RunFolder(tmp_path).check_unchanged(changed("data", **{f"option{i}": i for i in range(20)}))
-    other = {**changed("data", batch_size=4), "model": {"class_path": "Y", "init_args": {"lr": 0.2}}}
+    other = {**changed("data", size=4), "model": {"class_path": "Y", "init_args": {"lr": 0.2}}}
     with pytest.raises(ConfigError, match=r"another kind: model.class_path: X -> Y; choose another --run") as failure:
         RunFolder(tmp_path).check_unchanged(other)
     assert "lr" not in str(failure.value)

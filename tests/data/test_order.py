@@ -34,6 +34,17 @@ def test_two_ranks_read_what_one_reads():
     assert both == list(islice(iter(EndlessBatches(n=7, batch_size=4, seed=1, start=8)), 5))
 
 
+@pytest.mark.row(56)
+@pytest.mark.parametrize("world", [1, 2, 3, 4])
+def test_another_number_of_ranks_goes_on_with_the_same_samples_after_any_step(world):
+    """12 samples a step, in however many parts; an epoch of 35 ends inside steps."""
+    whole = list(islice(iter(EndlessBatches(n=35, batch_size=12, seed=5)), 9))
+    for done in range(8):
+        ranks = [EndlessBatches(35, 12 // world, 5, 12 * done, rank, world) for rank in range(world)]
+        steps = [list(chain(*parts)) for parts in zip(*(islice(iter(rank), 9 - done) for rank in ranks), strict=True)]
+        assert steps == whole[done:]
+
+
 def test_validation_keeps_the_last_partial_batch():
     batches = FixedBatches(5, 2)
     assert list(batches) == [[(0, 0), (1, 1)], [(2, 2), (3, 3)], [(4, 4)]] and len(batches) == 3

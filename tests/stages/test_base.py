@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -249,3 +250,28 @@ def leaves(tree):
     if isinstance(tree, dict):
         return {key: leaves(value) for key, value in tree.items()}
     return [leaves(value) for value in tree] if isinstance(tree, list) else tree
+
+
+def resumed_on(devices, batch_size, data, before=(4, 2)):
+    """Let a data module on ``devices`` go on where one with a batch of 4 on 2 devices was."""
+    source = data(batch_size=batch_size)
+    source.trainer = SimpleNamespace(training=True, world_size=devices)
+    source.load_state_dict(dict(zip(("batch_size", "devices"), before, strict=True)))
+
+
+def test_devices_may_change_where_the_batch_makes_up_for_it(data):
+    for devices in (1, 2, 4, 8):
+        resumed_on(devices, 8 // devices, data)
+    with pytest.raises(
+        ConfigError, match=r"data.batch_size 4 on 2 devices was 8 samples a step, now 4; set --data.batch_size 8"
+    ):
+        resumed_on(1, 4, data)
+    with pytest.raises(ConfigError, match=r"was 8 samples a step, now 12; take a number of devices that divides 8"):
+        resumed_on(3, 4, data)
+
+
+def test_another_number_of_samples_a_step_is_refused_by_name(fit, tmp_path, capsys):
+    assert fit(tmp_path, "--trainer.max_steps", 1) == 0
+    assert fit(tmp_path, "--trainer.max_steps", 2, "--data.batch_size", 3) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "data.batch_size 2 on 1 device was 2 samples a step, now 3; set --data.batch_size 2" in error

@@ -1,0 +1,118 @@
+"""Videos that were decoded once and for all: uint8 frames with their times, of which a window is read in place.
+
+Such a file, ``KEY.frames.npy`` in a shard, is a numpy array of one record: ``times`` float64 (F,) in seconds, sorted,
+then ``frames`` uint8 (F, H, W, 3). Only the frames that are asked for are read, so their sha256 is compared by
+``data check`` alone.
+"""
+
+import io
+import os
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lightning_mav.data.listing import MAX_PIXELS, require_regular_file
+from lightning_mav.data.readers import FileReader, open_video
+from lightning_mav.data.shards import Extent
+from lightning_mav.errors import DataError
+
+SUFFIX = ".frames.npy"
+HEAD = 512  # bytes; more than any header of ours
+# numpy's format, but of one layout: nothing in a file from elsewhere is evaluated.
+HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00(..)\{'descr': \[\('times', '<f8', \(([1-9]\d*),\)\),"
+    rb" \('frames', '\|u1', \(\2, ([1-9]\d*), ([1-9]\d*), 3\)\)\], 'fortran_order': False, 'shape': \(\), \}",
+    re.DOTALL,
+)
+
+
+def is_windows(name: str) -> bool:
+    """Say whether a sample of this name holds decoded frames."""
+    return name.lower().endswith(SUFFIX)
+
+
+def open_stored(name: str, media: Extent) -> FileReader:
+    """Open a video wherever its bytes lie, without comparing them with an index.
+
+    Raises:
+        DataError: No video, damaged, or cut short.
+    """
+    return WindowReader(name, media) if is_windows(name) else open_video(name, media.open)
+
+
+def encode_frames(times: NDArray[np.float64], frames: NDArray[np.uint8]) -> bytes:
+    """Return the file of some frames.
+
+    Args:
+        times: (F,) in seconds, sorted.
+        frames: (F, H, W, 3).
+    """
+    record = np.zeros((), [("times", "<f8", times.shape), ("frames", "u1", frames.shape)])
+    record["times"], record["frames"] = times, frames
+    file = io.BytesIO()
+    np.save(file, record, allow_pickle=False)
+    return file.getvalue()
+
+
+@lru_cache(maxsize=256)
+def _opened(file: str) -> io.FileIO:
+    """Open a file once: not mapped, as a shard cut while it is mapped ends the process."""
+    require_regular_file(file)
+    return io.FileIO(file)
+
+
+class WindowReader:
+    """A ``VideoReader`` of decoded frames.
+
+    Args:
+        name: What error messages call it.
+        media: Where the bytes of its file lie.
+
+    Raises:
+        DataError: They are missing or damaged.
+    """
+
+    def __init__(self, name: str, media: Extent) -> None:
+        self.name, self._file = name, _opened(media.file)
+        num, start, self._shape = self._layout(self._read(HEAD, media.offset), media.size)
+        self._frames = media.offset + start + 8 * num
+        self.timestamps = np.frombuffer(self._read(8 * num, media.offset + start).ljust(8 * num, b"\xff"), "<f8")
+        if not (np.isfinite(self.timestamps).all() and (np.diff(self.timestamps) >= 0).all()):
+            raise self._damaged()
+
+    def frames(self, indices: NDArray[np.int64]) -> Tensor:
+        """Return uint8 frames (n, H, W, 3)."""
+        frames = np.empty((len(indices), *self._shape), np.uint8)
+        for frame, index in zip(frames, indices.tolist(), strict=True):
+            if os.preadv(self._file.fileno(), [frame], self._frames + index * frame.nbytes) != frame.nbytes:
+                raise self._damaged()
+        return torch.from_numpy(frames)
+
+    def all_frames(self) -> Iterator[NDArray[np.uint8]]:
+        """Yield every frame in turn, uint8 (H, W, 3)."""
+        for index in range(len(self.timestamps)):
+            yield self.frames(np.array([index]))[0].numpy()
+
+    def _read(self, size: int, offset: int) -> bytes:
+        return os.pread(self._file.fileno(), size, offset)  # no place is kept, so that forked workers may share it
+
+    def _layout(self, head: bytes, size: int) -> tuple[int, int, tuple[int, int, int]]:
+        """Return the number of frames, where their times begin, and the shape of a frame."""
+        found = HEADER.match(head)
+        if not found:
+            raise DataError(f"{self.name}: not written by data prepare --form windows; remove it or prepare it again")
+        num, height, width = map(int, found.groups()[1:])
+        start = 10 + int.from_bytes(found[1], "little")
+        if size != start + num * (8 + 3 * height * width):
+            raise self._damaged()
+        if height * width > MAX_PIXELS:
+            raise DataError(f"{self.name}: frames of {width} x {height} pixels are too large; remove it")
+        return num, start, (height, width, 3)
+
+    def _damaged(self) -> DataError:
+        return DataError(f"{self.name}: damaged; prepare it again or remove it")
