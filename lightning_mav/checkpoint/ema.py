@@ -14,7 +14,8 @@ Weights = Literal["averaged", "raw"]
 class Ema(nn.Module):
     """Frozen copies of the trainable parameters of a module, which follow them slowly.
 
-    The copies are parameters of this module, so that they are saved, moved and sharded with the stage that holds it.
+    The copies are parameters of this module, so that they are saved and moved with the stage that holds it; those of a
+    sharded module are sharded as it is.
 
     Args:
         module: Its parameters with ``requires_grad`` are copied.
@@ -63,7 +64,12 @@ class Ema(nn.Module):
     @torch.no_grad()
     def _swap(self, module: nn.Module) -> None:
         for average, parameter in zip(*self._pairs(module), strict=True):
-            average.data, parameter.data = parameter.data, average.data
+            if type(parameter.data) is Tensor:
+                average.data, parameter.data = parameter.data, average.data
+            else:  # sharded: FSDP2 gathers from the storage that it made
+                trained = parameter.clone()
+                parameter.copy_(average)
+                average.copy_(trained)
 
 
 def _key(name: str) -> str:

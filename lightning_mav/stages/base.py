@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -115,6 +116,16 @@ class Stage(LightningModule):
             hand_over(self.init_from, self.model)
             self.ema = Ema(self.model, self.ema_decay)
 
+    def configure_model(self) -> None:
+        """Under a strategy that shards, shard the model, whose weights are those to start from, and its averages."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy, ModelParallelStrategy):
+            from lightning_mav.stages.sharding import is_sharded, shard  # imports much, for few
+
+            if not is_sharded(self.model):
+                shard(self.model, strategy.device_mesh["data_parallel"], str(self.trainer.precision))
+                self.ema = Ema(self.model, self.ema_decay)
+
     def losses(self, batch: Batch, timesteps: Tensor | None = None) -> dict[str, Tensor]:
         """Return the loss of each sample; timestep and noise are functions of (seed, index, position)."""
         keys = self.keys(batch)
@@ -142,12 +153,17 @@ class Stage(LightningModule):
         """Return the mean loss of a batch."""
         self._fix_dropout(batch)
         losses = {name: value.mean() for name, value in self.losses(batch).items()}
-        if not torch.isfinite(losses["loss"]):
-            indices = ", ".join(map(str, batch["index"].tolist()[:8]))
-            raise NumericError(f"the loss is not finite at step {self.global_step}, samples {indices}; lower model.lr")
+        self._check_finite(losses["loss"], batch)
         self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()}, batch_size=_size(batch))
         self.log("loss", losses["loss"].detach(), prog_bar=True, logger=False, batch_size=_size(batch))
         return losses["loss"]
+
+    def _check_finite(self, loss: Tensor, batch: Batch) -> None:
+        """Raise on all ranks together if the loss of one is not finite."""
+        finite = bool(torch.isfinite(loss))
+        if not self.trainer.strategy.reduce_boolean_decision(finite):
+            which = "of another rank" if finite else ", ".join(map(str, batch["index"].tolist()[:8]))
+            raise NumericError(f"the loss is not finite at step {self.global_step}, samples {which}; lower model.lr")
 
     def _fix_dropout(self, batch: Batch) -> None:
         """Make what draws from torch's global generator a function of the batch's first sample, so that it resumes."""
