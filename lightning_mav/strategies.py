@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch.distributed as dist
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ModelParallelStrategy
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -18,6 +18,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 from torch.optim import Optimizer
+from torch.utils._pytree import tree_map_only
 
 from lightning_mav.checkpoint.io import commit_folder, read_checkpoint, remove_checkpoint, write_meta
 from lightning_mav.checkpoint.sharded import load_shards, write_shards
@@ -102,6 +103,7 @@ class ShardedStrategy(ModelParallelStrategy):
     def _spread(self, weights: dict[str, Any], moments: list[dict[str, Any]], path: Path) -> None:
         """Give every rank its share of what the first one has read."""
         options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+        weights, moments = tree_map_only(Tensor, Tensor.contiguous, (weights, moments))  # it broadcasts plain memory
         try:
             set_model_state_dict(self._module, weights, options=options)
             for optimizer, state in zip(self.optimizers, moments, strict=True):

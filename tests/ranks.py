@@ -43,6 +43,7 @@ def _run(rank, world, port, pipe, function, args):
         answer = (None, function(*args))
     except BaseException:
         answer = (f"rank {rank}: {traceback.format_exc()}", None)
+    import time; print("CPU", rank, time.process_time(), flush=True)
     pipe.send(answer)
     pipe.close()
     _wait_for_the_others()
