@@ -3,13 +3,14 @@
 import multiprocessing
 import os
 import socket
+import time
 import traceback
 
 import torch
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 
-def in_ranks(function, *args, world=2, seconds=120):
+def in_ranks(function, *args, world=2, seconds=240):
     """Call ``function(*args)`` on every rank at once and return what each returns; an exception there fails here.
 
     A rank sees the environment of one that torchrun or SLURM started: Lightning starts no processes of its own.
@@ -43,16 +44,13 @@ def _run(rank, world, port, pipe, function, args):
         answer = (None, function(*args))
     except BaseException:
         answer = (f"rank {rank}: {traceback.format_exc()}", None)
-    import time; print("CPU", rank, time.process_time(), flush=True)
     pipe.send(answer)
     pipe.close()
     _wait_for_the_others()
 
 
 def _wait_for_the_others():
-    """A rank that ends tears the connections that others may still read from; the parent ends all of them."""
-    import time
-
+    """A rank that ends tears connections from which others may still read; the parent ends all at once."""
     time.sleep(600)
 
 

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
+from torch.distributed.tensor import DTensor
 
-import lightning_mav.cli  # noqa: F401  # imported once, for all ranks
-from lightning_mav import strategies
+import lightning_mav.cli  # imported once, for all ranks
+import lightning_mav.stages.sharding
+import lightning_mav.strategies  # noqa: F401
 from lightning_mav.__main__ import main
+from lightning_mav.checkpoint.export import export_model
 from lightning_mav.checkpoint.io import read_checkpoint
-from lightning_mav.checkpoint.models import load_model, read_model
-from lightning_mav.checkpoint.resolve import newest_checkpoint
-from lightning_mav.stages import sharding
+from lightning_mav.checkpoint.models import load_model, read_description, read_model
 from lightning_mav.stages.base import Stage
 from tests.ranks import in_ranks
 
@@ -23,35 +23,41 @@ FILE = "--trainer.strategy.init_args.save_distributed_checkpoint=false"
 
 
 def outcomes(*commands):
-    """Run commands one after the other; return of each its exit code and the loss of every step on this rank."""
-    losses = []
-    training_step = Stage.training_step
+    """Run commands one after the other; return of each its exit code, and this rank's [loss, gradient norm] of steps."""
+    steps = []
+    training_step, optimizer_step = Stage.training_step, Stage.optimizer_step
 
-    def recorded(self, batch, batch_idx):
-        losses.append(training_step(self, batch, batch_idx))
-        return losses[-1]
+    def recorded_loss(self, batch, batch_idx):
+        loss = training_step(self, batch, batch_idx)
+        steps.append([float(loss.detach())])
+        return loss
 
-    Stage.training_step = recorded
+    def recorded_norm(self, *args, **kwargs):
+        optimizer_step(self, *args, **kwargs)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters() if p.grad is not None])
+        steps[-1].append(float(norm.full_tensor() if isinstance(norm, DTensor) else norm))
+
+    Stage.training_step, Stage.optimizer_step = recorded_loss, recorded_norm
     found = []
     for words in commands:
-        found.append((main([str(word) for word in words]), [float(loss.detach()) for loss in losses]))
-        losses.clear()
+        found.append((main([str(word) for word in words]), torch.tensor(steps)))
+        steps.clear()
     return found
 
 
 def alone(*commands):
-    """Run commands in one process; return the losses of each."""
+    """Run commands in one process; return [loss, gradient norm] of the steps of each."""
     return agreed(in_ranks(outcomes, *commands, world=1))
 
 
 def together(*commands):
-    """Run commands on two ranks; return the losses of each, means over the ranks."""
+    """Run commands on two ranks; return [loss, gradient norm] of the steps of each, means over the ranks."""
     return agreed(in_ranks(outcomes, *commands))
 
 
 def agreed(ranks):
     assert {code for rank in ranks for code, _ in rank} == {0}
-    return [torch.tensor([losses for _, losses in command]).mean(0) for command in zip(*ranks, strict=True)]
+    return [torch.stack([steps for _, steps in command]).mean(0) for command in zip(*ranks, strict=True)]
 
 
 def saved(run, step):
@@ -72,12 +78,16 @@ def copy_of(run, step, folder):
     return folder
 
 
+CLIP = 0.5  # of gradients: some steps are longer, some shorter
+
+
 @pytest.fixture(scope="module")
 def words(fit_command):
     """Return a function that gives the words of a fit without dropout, of four samples a step in all."""
+    fixed = ["--model.config.network.dropout=0", "--model.config.network.attention_downsamples=[]"]
+    fixed += [f"--trainer.gradient_clip_val={CLIP}", "--trainer.limit_val_batches=1", "--checkpoint_every=3"]
 
     def build(run, steps, *options):
-        fixed = ["--model.config.network.dropout=0", "--checkpoint_every=3", "--trainer.limit_val_batches=1"]
         size = 2 if TWO[0] in options else 4
         return fit_command(run, *fixed, f"--data.batch_size={size}", f"--trainer.max_steps={steps}", *options)
 
@@ -86,29 +96,54 @@ def words(fit_command):
 
 @pytest.fixture(scope="module")
 def runs(words, tmp_path_factory):
-    """The same five steps in one process; on two ranks by folder or file, stopped after three; and across the two."""
+    """The same five steps: in one process; on two ranks, stopped after three; from either to the other after three."""
     folder = tmp_path_factory.mktemp("runs")
-    one, shards, file, from_one = (folder / name for name in ("one", "shards", "file", "from_one"))
-    losses = {"one": alone(words(one, 5))[0]}
-    copy_of(one, 3, from_one)
-    parts = together(
-        words(shards, 3, *TWO),
-        words(shards, 5, *TWO),
-        words(file, 3, *TWO, FILE),
-        words(file, 5, *TWO, FILE),
-        words(from_one, 5, *TWO),
-    )
-    losses |= {"shards": torch.cat(parts[:2]), "file": torch.cat(parts[2:4]), "from_one": parts[4]}
-    from_shards = copy_of(shards, 3, folder / "from_shards")
-    losses["from_shards"] = alone(words(from_shards, 5))[0]
-    return folder, losses
+    one, two = folder / "one", folder / "two"
+    to_two, to_one = folder / "to_two", folder / "to_one"
+    steps = {"one": alone(words(one, 5))[0]}
+    copy_of(one, 3, to_two)
+    parts = together(words(two, 3, *TWO), words(two, 5, *TWO), words(to_two, 5, *TWO, FILE))
+    steps |= {"two": torch.cat(parts[:2]), "to_two": parts[2]}
+    copy_of(two, 3, to_one)
+    steps["to_one"] = alone(words(to_one, 5))[0]
+    return folder, steps
 
 
-@pytest.mark.parametrize("name", ["shards", "file", "from_one", "from_shards"])
-def test_two_ranks_train_as_one_process_and_each_resumes_the_others(runs, name):
-    folder, losses = runs
-    expected = losses["one"][-len(losses[name]) :]
-    assert (losses[name] - expected).abs().max() < 1e-5
-    states = [read_checkpoint(saved(folder / run, 5)) for run in ("one", name)]
-    print(name, farthest(*(s["state_dict"] for s in states)))
-    assert farthest(*(state["state_dict"] for state in states)) < 1e-3  # Adam turns rounding into steps
+@pytest.mark.parametrize("name", ["two", "to_two", "to_one"])
+def test_two_ranks_train_as_one_process_and_each_resumes_the_other(runs, name):
+    folder, steps = runs
+    print(name, steps)
+    expected = steps["one"][-len(steps[name]) :]
+    assert (steps[name] - expected).abs().max() < 1e-5
+    states = [read_checkpoint(saved(folder / run, 5))["state_dict"] for run in ("one", name)]
+    assert farthest(*states) < 1e-4  # Adam turns rounding into steps
+
+
+def test_gradients_are_clipped_by_the_norm_of_all_ranks(runs):
+    norms = runs[1]["one"][:, 1]
+    assert norms.max() == pytest.approx(CLIP, rel=1e-4) and norms.min() < CLIP * 0.99
+
+
+def test_a_sharded_checkpoint_is_a_folder_and_holds_what_a_file_does(runs):
+    folder, _ = runs
+    assert saved(folder / "two", 5).is_dir() and saved(folder / "to_two", 5).is_file()
+    one, *others = (read_checkpoint(saved(folder / run, 5)) for run in ("one", "two", "to_two"))
+    for other in others:
+        assert other.keys() >= one.keys() - {"optimizer_states"}
+        assert other["stage"] == "DecoderStage" and other["loops"].keys() == one["loops"].keys()
+        (theirs,), (ours,) = other["optimizer_states"], one["optimizer_states"]
+        assert [len(group["params"]) for group in theirs["param_groups"]] == [
+            len(group["params"]) for group in ours["param_groups"]
+        ]
+        moments = {key: value["exp_avg"] for key, value in zip(ours["state"], theirs["state"].values(), strict=True)}
+    assert farthest(moments, {key: value["exp_avg"] for key, value in ours["state"].items()}) < 1e-5
+
+
+def test_models_are_read_and_exported_from_a_sharded_run(runs, tmp_path):
+    folder, _ = runs
+    export_model(folder / "two", tmp_path / "model")
+    export_model(saved(folder / "two", 5), tmp_path / "raw", weights="raw")
+    for weights, exported in (("averaged", "model"), ("raw", "raw")):
+        expected = read_model(folder / "one", weights=weights)[1]
+        assert farthest(load_model(tmp_path / exported).state_dict(), expected) < 1e-4
+    assert read_description(folder / "two") == read_description(folder / "one")
