@@ -1,6 +1,7 @@
 """FSDP2 as a strategy of the trainer: Lightning's, with checkpoints as safe as those of one process."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from itertools import chain
 from pathlib import Path
@@ -103,12 +104,13 @@ class ShardedStrategy(ModelParallelStrategy):
     def _spread(self, weights: dict[str, Any], moments: list[dict[str, Any]], path: Path) -> None:
         """Give every rank its share of what the first one has read."""
         options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+        partly = replace(options, strict=False)  # a weight that no sample has reached has no moments
         weights, moments = tree_map_only(Tensor, Tensor.contiguous, (weights, moments))  # it broadcasts plain memory
         try:
             set_model_state_dict(self._module, weights, options=options)
             for optimizer, state in zip(self.optimizers, moments, strict=True):
                 named = renamed(state, parameter_names(self._module, optimizer))
-                set_optimizer_state_dict(self._module, optimizer, named, options=options)
+                set_optimizer_state_dict(self._module, optimizer, named, options=partly)
         except (RuntimeError, ValueError) as error:
             raise CheckpointError(f"{path}: does not fit this {self._stage} ({error})") from error
 
