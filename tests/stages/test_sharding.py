@@ -14,6 +14,8 @@ import pytest
 import torch
 from torch.distributed.tensor import DTensor
 
+import lightning_mav.stages.sharding  # noqa: F401  # imported once, for all ranks
+from lightning_mav import cli
 from lightning_mav.__main__ import main
 from lightning_mav.checkpoint.export import export_model
 from lightning_mav.checkpoint.io import read_checkpoint
@@ -284,7 +286,7 @@ def test_another_stage_is_refused_on_all_ranks(kind, words, words_of, tmp_path):
 
 @pytest.mark.full
 def test_weights_travel_in_bfloat16_under_mixed_precision(words, tmp_path, monkeypatch):
-    monkeypatch.setattr(lightning_mav.cli, "_emulates_bf16", lambda trainer: False)
+    monkeypatch.setattr(cli, "_emulates_bf16", lambda trainer: False)
     mixed = "--trainer.precision=bf16-mixed"
     alone_, two = alone(words(tmp_path / "one", 3, mixed)), together(words(tmp_path / "two", 3, *TWO, mixed))
     assert (alone_[0][0] - two[0][0])[:, 0].abs().max() < 0.02
