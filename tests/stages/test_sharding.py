@@ -14,14 +14,17 @@ import pytest
 import torch
 from torch.distributed.tensor import DTensor
 
-import lightning_mav.stages.sharding  # noqa: F401  # imported once, for all ranks
-from lightning_mav import cli
+from lightning_mav import cli  # imported once, for all ranks
 from lightning_mav.__main__ import main
 from lightning_mav.checkpoint.export import export_model
 from lightning_mav.checkpoint.io import read_checkpoint
 from lightning_mav.checkpoint.models import load_model, read_description, read_model
 from lightning_mav.checkpoint.resolve import newest_checkpoint
+from lightning_mav.errors import ConfigError
+from lightning_mav.models.clip import Clip, ClipConfig
+from lightning_mav.networks.small_clip import SmallClipConfig
 from lightning_mav.stages.base import Stage
+from lightning_mav.stages.sharding import shard
 from lightning_mav.strategies import renamed
 from tests.ranks import in_ranks
 from tests.test_configs import ROOT, overlay, read
@@ -177,6 +180,12 @@ def test_models_are_read_and_exported_from_a_sharded_run(runs, tmp_path):
     assert read_description(folder / "two") == read_description(folder / "one")
 
 
+def test_a_model_too_small_to_be_cut_says_what_to_take():
+    clip = Clip(ClipConfig(SmallClipConfig(8, 8, (8,), text_width=8, text_layers=1, text_heads=1)))
+    with pytest.raises(ConfigError, match=r"the clip is too small to be cut.*ddp\.yaml"):
+        shard(clip, None, "32-true")
+
+
 @pytest.fixture
 def words_of(narrow_clip):
     """Return a function that gives the words of a tiny fit of a configuration, of four samples a step in all."""
@@ -187,10 +196,16 @@ def words_of(narrow_clip):
         fixed = [*overlay(config), "--model.init_from=null", "--trainer.limit_val_batches=1", "--checkpoint_every=3"]
         if "clip" in config["data"]["init_args"]:
             fixed.append(f"--data.clip={narrow_clip}")
+        if "SampleGrid" in path.read_text():  # the last of the callbacks
+            fixed.append("--trainer.callbacks.init_args.every_n_steps=2")
         fixed += [f"--data.batch_size={2 if TWO[0] in options else 4}", f"--trainer.max_steps={steps}"]
         return ["fit", f"--config={path}", f"--run={run}", *fixed, *options]
 
     return build
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
 
 
 STAGES = ["prior", "decoder_image", "decoder_video", "interpolation", "sr_spacetime_video", "sr_spatial"]
@@ -212,6 +227,7 @@ def test_every_stage_trains_saves_resumes_and_exports_by_folder_and_by_file(name
     ]
     for run, steps in ((folder, parts[:2]), (file, parts[2:])):
         assert (torch.cat(steps) - expected)[:, 0].abs().max() < 1e-5
+        assert names(run / "samples") == names(one / "samples")
         for weights in ("averaged", "raw"):
             export_model(run, tmp_path / f"{run.name}_{weights}", weights)
             state = load_model(tmp_path / f"{run.name}_{weights}").state_dict()
