@@ -141,10 +141,10 @@ def read_checkpoint(
     if re.match(r"\w+://", str(path)):
         raise CheckpointError(f"{path}: checkpoints are read from local files only; download it first")
     path = Path(path)
-    if not path.exists():
+    file = path / META if path.is_dir() else path
+    if not file.is_file():
         raise CheckpointError(f"{path}: no such checkpoint file")
     verify(path)
-    file = path / META if path.is_dir() else path
     try:
         checkpoint = torch.load(file, map_location=map_location, weights_only=True)
     except Exception as error:  # the unpickler fails in any way on bytes that are no checkpoint
