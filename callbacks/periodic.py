@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 
 from lightning_mav.data.batches import collate
@@ -14,9 +15,9 @@ from lightning_mav.stages.base import Batch, Stage
 
 
 class Periodic(Callback):
-    """Calls ``act`` on the first rank after every n-th optimiser step; training goes on bit for bit as without it.
+    """Calls ``act`` after every n-th optimiser step; training goes on bit for bit as without it.
 
-    Not for models that are sharded over ranks.
+    It is called on the first rank; for a model that is sharded on all of them, for only together can they compute.
 
     Args:
         every_n_steps: Optimiser steps between two calls.
@@ -38,7 +39,7 @@ class Periodic(Callback):
             ConfigError: The stage makes no pictures.
         """
         self.done = trainer.global_step
-        if trainer.is_global_zero:
+        if takes_part(trainer):
             self.batch = held_out(trainer, pl_module, self.num_samples)
             if "video" not in self.batch:
                 name = type(self).__name__
@@ -52,7 +53,7 @@ class Periodic(Callback):
         """Act when an optimiser step that is due has been taken."""
         step = trainer.global_step
         due = step % self.every_n_steps == 0 and step > self.done
-        if due and trainer.is_global_zero:
+        if due and takes_part(trainer):
             assert isinstance(pl_module, Stage)
             self.act(trainer, pl_module)
         self.done = step if due else self.done
@@ -60,6 +61,11 @@ class Periodic(Callback):
     def act(self, trainer: Trainer, stage: Stage) -> None:
         """Do what the callback is for."""
         raise NotImplementedError
+
+
+def takes_part(trainer: Trainer) -> bool:
+    """Tell whether this rank computes what the callback is for."""
+    return trainer.is_global_zero or isinstance(trainer.strategy, ModelParallelStrategy)
 
 
 def samples_of(trainer: Trainer, stage: Stage, batch: Batch) -> Tensor:

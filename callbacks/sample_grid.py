@@ -29,6 +29,8 @@ class SampleGrid(Periodic):
     def act(self, trainer: Trainer, stage: Stage) -> None:
         """Draw."""
         samples = samples_of(trainer, stage, self.batch)
+        if not trainer.is_global_zero:
+            return
         real = self.batch["video"].float().cpu()
         fps = float(self.batch["fps"].float().mean()) if "fps" in self.batch else 1.0
         path = Path(trainer.default_root_dir) / "samples" / f"step={trainer.global_step:06d}"

@@ -5,7 +5,7 @@ from typing import Literal
 
 from lightning.pytorch import LightningModule, Trainer
 
-from callbacks.periodic import Periodic, samples_of
+from callbacks.periodic import Periodic, samples_of, takes_part
 from lightning_mav.checkpoint.clip import load_clip
 from lightning_mav.data.transforms import quantise
 from lightning_mav.errors import ConfigError
@@ -58,14 +58,14 @@ class VideoMetrics(Periodic):
             ConfigError: The stage makes no videos.
         """
         super().on_train_start(trainer, pl_module)
-        if trainer.is_global_zero and ("fps" not in self.batch or self.batch["video"].shape[2] < 2):
+        if takes_part(trainer) and ("fps" not in self.batch or self.batch["video"].shape[2] < 2):
             raise ConfigError(
                 f"trainer.callbacks: {type(pl_module).__name__} makes no videos here; remove VideoMetrics from the list"
             )
 
     def act(self, trainer: Trainer, stage: Stage) -> None:
         """Measure and log."""
-        distance = FrechetVideoDistance(self._extractor)
+        distance = FrechetVideoDistance(self._extractor, sync_on_compute=False)  # no other rank has other videos
         for part in self._parts(len(self.batch["video"])):
             batch = {name: values[part] for name, values in self.batch.items()}
             distance.update(quantise(batch["video"].float().cpu()), real=True)
@@ -78,7 +78,7 @@ class VideoMetrics(Periodic):
 
     def _clip_similarity(self, trainer: Trainer, stage: Stage) -> float:
         assert self._clip is not None
-        similarity = ClipSimilarity(self._clip)
+        similarity = ClipSimilarity(self._clip, sync_on_compute=False)
         for part in self._parts(len(self.prompts)):
             asked: Batch = {name: values[part] for name, values in self.batch.items()}
             embedding = self._clip.encode_text(self.prompts[part]).embedding

@@ -14,7 +14,8 @@ Weights = Literal["averaged", "raw"]
 class Ema(nn.Module):
     """Frozen copies of the trainable parameters of a module, which follow them slowly.
 
-    The copies are parameters of this module, so that they are saved, moved and sharded with the stage that holds it.
+    The copies are parameters of this module, so that they are saved and moved with the stage that holds it; those of a
+    sharded module are sharded as it is.
 
     Args:
         module: Its parameters with ``requires_grad`` are copied.
@@ -39,7 +40,7 @@ class Ema(nn.Module):
         n = int(self.num_updates)
         decay = min(self.decay, (1 + n) / (10 + n))
         averages, trained = self._pairs(module)
-        torch._foreach_lerp_(averages, trained, 1 - decay)
+        torch._foreach_lerp_([_own(one) for one in averages], [_own(one) for one in trained], 1 - decay)
         self.num_updates += 1
 
     @contextmanager
@@ -63,7 +64,18 @@ class Ema(nn.Module):
     @torch.no_grad()
     def _swap(self, module: nn.Module) -> None:
         for average, parameter in zip(*self._pairs(module), strict=True):
-            average.data, parameter.data = parameter.data, average.data
+            if _own(parameter) is parameter:
+                average.data, parameter.data = parameter.data, average.data
+            else:  # FSDP2 gathers from the storage that it made
+                trained = _own(parameter).clone()
+                _own(parameter).copy_(_own(average))
+                _own(average).copy_(trained)
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """Return this rank's share of a sharded tensor, and any other as it is."""
+    share: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return share
 
 
 def _key(name: str) -> str:

@@ -17,6 +17,7 @@ from lightning_mav.checkpoint.digest import Hashing, digests_of, marker_lines, m
 from lightning_mav.errors import CheckpointError, ConfigError, MachineError
 
 FORMAT = 1
+META = "meta.pt"  # in the folder of a sharded checkpoint: all but weights and moments
 TEMPORARY_PREFIX = ".partial-"
 
 
@@ -98,6 +99,11 @@ def write_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> None:
     write_atomically(path, write)
 
 
+def write_meta(rest: dict[str, Any], folder: Path) -> None:
+    """Write what of a sharded checkpoint is in no shard, stamped with the format version."""
+    write_atomically(folder / META, lambda file: torch.save({**rest, "format": FORMAT}, file))
+
+
 def commit_folder(path: str | Path) -> None:
     """Write the marker of a checkpoint that is a folder, when all processes have written their files."""
     _write_marker(Path(path), digests_of(Path(path)))
@@ -118,26 +124,35 @@ def remove_checkpoint(path: str | Path) -> None:
         marker_of(path).unlink(missing_ok=True)
 
 
-def read_checkpoint(path: str | Path, stage: str | None = None, map_location: Any = "cpu") -> dict[str, Any]:
-    """Read a local checkpoint with ``weights_only=True``.
+def read_checkpoint(
+    path: str | Path, stage: str | None = None, map_location: Any = "cpu", optimizer: bool = True
+) -> dict[str, Any]:
+    """Read a local checkpoint with ``weights_only=True``; a sharded one is put together.
 
     Args:
-        path: The .ckpt file.
+        path: The .ckpt file or folder.
         stage: Name of the stage that the checkpoint must belong to; None accepts any.
-        map_location: As in ``torch.load``.
+        map_location: As in ``torch.load``; shards go to "cpu" or "meta".
+        optimizer: Read the optimiser's state too where it can be left out, which is in a sharded checkpoint.
 
     Raises:
         CheckpointError: A URL, a missing, damaged or unsafe file, or the checkpoint of another stage.
     """
     if re.match(r"\w+://", str(path)):
         raise CheckpointError(f"{path}: checkpoints are read from local files only; download it first")
-    if not Path(path).is_file():
+    path = Path(path)
+    file = path / META if path.is_dir() else path
+    if not file.is_file():
         raise CheckpointError(f"{path}: no such checkpoint file")
-    verify(Path(path))
+    verify(path)
     try:
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+        checkpoint = torch.load(file, map_location=map_location, weights_only=True)
     except Exception as error:  # the unpickler fails in any way on bytes that are no checkpoint
         raise CheckpointError(f"{path}: not a readable checkpoint ({_reason(error)})") from error
+    if path.is_dir() and isinstance(checkpoint, dict):
+        from lightning_mav.checkpoint.sharded import read_shards  # imports much, for few
+
+        checkpoint |= read_shards(path, on_meta=map_location == "meta", optimizer=optimizer)
     _check(checkpoint, path, stage)
     return dict(checkpoint)
 

@@ -206,7 +206,7 @@ def _unreadable(folder: Path, error: Exception) -> CheckpointError:
 def _from_checkpoint(
     path: Path, weights: Weights, map_location: str = "cpu"
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    checkpoint = read_checkpoint(path, map_location=map_location)
+    checkpoint = read_checkpoint(path, map_location=map_location, optimizer=False)
     if not isinstance(checkpoint.get("model"), dict):
         raise CheckpointError(f"{path}: was not written by one of this project's stages")
     return checkpoint["model"], model_state(checkpoint["state_dict"], weights)

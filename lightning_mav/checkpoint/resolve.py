@@ -45,7 +45,7 @@ def resolve_model(path: str | Path) -> ResolvedModel:
     path = Path(path)
     if not path.exists():
         raise CheckpointError(f"{path}: no such file or folder; give a run folder, a .ckpt file or a model folder")
-    if path.is_file():
+    if path.is_file() or path.suffix == ".ckpt":  # a sharded checkpoint is a folder
         return _resolve_file(path)
     if newest := newest_checkpoint(path):
         return ResolvedModel("checkpoint", newest, run=path)

@@ -21,8 +21,9 @@ def plan(
     """Parameters, FLOPs and peak memory: of generating with --model DIR, or of a training step with --config FILE.
 
     --config FILE takes every option of fit: plan --config configs/prior.yaml --data.batch_size 8. Nothing that
-    they name need be there. Counted are tensors; not counted are the frozen CLIP, the CUDA context, a kernel's
-    workspace and the gaps between tensors.
+    they name need be there. With --trainer configs/trainer/fsdp2.yaml --trainer.devices 8 it is what each of 8 GPUs
+    needs; that is arithmetic on the count for one. Counted are tensors; not counted are the frozen CLIP, the CUDA
+    context, a kernel's workspace and the gaps between tensors.
 
     Args:
         model: Pipeline folder, with a sub-folder for each model.
@@ -49,15 +50,32 @@ def training_rows(words: list[str]) -> list[Row]:
     run = dry_run(words)
     trainer = run.config.fit.trainer
     device: Literal["cuda", "cpu"] = "cpu" if trainer.accelerator == "cpu" else "cuda"
-    planned = plan_step(run.model, run.datamodule, str(trainer.precision), device)
+    ranks = sharding_ranks(trainer)
+    planned = plan_step(run.model, run.datamodule, str(trainer.precision), device, ranks)
     return [
         ("stage", type(run.model).__name__.removesuffix("Stage")),
         ("parameters", f"{planned.parameters / 1e6:.1f} M, trained {planned.trained / 1e6:.1f} M"),
         ("batch size", str(planned.batch_size)),
+        *([("sharded over", f"{ranks} devices; by arithmetic, each:")] if ranks > 1 else []),
         ("FLOPs per step", flops(planned.flops)),
         *memory_rows(planned.memory),
         *((f"largest batch on {size / 1e9:.0f} GB", str(planned.largest_batch(size))) for size in CAPACITIES),
     ]
+
+
+def sharding_ranks(trainer: Any) -> int:
+    """Return over how many devices a trainer's configuration shards the model; 1 if it does not.
+
+    Raises:
+        ConfigError: It shards over a number of devices that only the machine knows.
+    """
+    from lightning_mav.errors import ConfigError
+
+    if not str(getattr(trainer.strategy, "class_path", "")).endswith(".ShardedStrategy"):
+        return 1
+    if not str(trainer.devices).isdigit() or int(trainer.devices) < 1:
+        raise ConfigError(f"trainer.devices: {trainer.devices}; give plan the number per node, --trainer.devices 8")
+    return int(trainer.devices) * int(trainer.num_nodes)
 
 
 def cascade_rows(
@@ -100,8 +118,9 @@ def cascade_rows(
 
 def memory_rows(memory: Any) -> list[Row]:
     """Return the parts of a peak and their sum."""
-    kinds = ("weights", "gradients", "optimizer", "ema", "activations")
-    return [*((kind, gigabytes(memory[kind])) for kind in kinds), ("peak memory", gigabytes(memory.total()))]
+    kinds = ("weights", "gradients", "optimizer", "ema", "gathered", "activations")
+    counted = [kind for kind in kinds if kind in memory or kind != "gathered"]
+    return [*((kind, gigabytes(memory[kind])) for kind in counted), ("peak memory", gigabytes(memory.total()))]
 
 
 def gigabytes(size: float) -> str:

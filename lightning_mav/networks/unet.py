@@ -157,7 +157,7 @@ class _Conv1x1(nn.Conv2d):
         return fn.linear(x, self.weight.flatten(1), self.bias)
 
 
-class _Block(nn.ModuleList):
+class Block(nn.ModuleList):
     """One entry of the U-Net's lists: layers "0", "1", ... in turn."""
 
     def __init__(self, layers: list[nn.Module], checkpointing: bool) -> None:
@@ -165,6 +165,7 @@ class _Block(nn.ModuleList):
         self.checkpointing = checkpointing
 
     def forward(self, x: Tensor, condition: BlockCondition) -> Tensor:
+        """Map tokens (B, F, H, W, C_in) to (B, F, H', W', C_out)."""
         for layer in self:
             if self.checkpointing and torch.is_grad_enabled():
                 x = checkpoint(layer, x, condition, use_reentrant=False)
@@ -223,11 +224,11 @@ class UNet(nn.Module):
                 width = out
                 skips.append(width)
             if level + 1 < len(widths):
-                self.input_blocks.append(_Block([self._resample(width, "down")], c.checkpointing))
+                self.input_blocks.append(Block([self._resample(width, "down")], c.checkpointing))
                 skips.append(width)
 
         attention = [self._attention(width)] if c.mid_attention else []
-        self.middle_block = _Block([ResBlock(c, width, width), *attention, ResBlock(c, width, width)], c.checkpointing)
+        self.middle_block = Block([ResBlock(c, width, width), *attention, ResBlock(c, width, width)], c.checkpointing)
 
         self.output_blocks = nn.ModuleList()
         for level, out in reversed(list(enumerate(widths))):
@@ -241,13 +242,13 @@ class UNet(nn.Module):
         nn.init.zeros_(last.bias)  # type: ignore[arg-type]
         self.out = nn.ModuleDict({"0": GroupNorm(c.norm_groups, width), "2": last})
 
-    def _block(self, in_channels: int, out_channels: int, level: int, up: bool = False) -> _Block:
+    def _block(self, in_channels: int, out_channels: int, level: int, up: bool = False) -> Block:
         layers: list[nn.Module] = [ResBlock(self.config, in_channels, out_channels)]
         if 2**level in self.config.attention_downsamples:
             layers.append(self._attention(out_channels))
         if up:
             layers.append(self._resample(out_channels, "up"))
-        return _Block(layers, self.config.checkpointing)
+        return Block(layers, self.config.checkpointing)
 
     def _resample(self, channels: int, direction: Literal["up", "down"]) -> nn.Module:
         if self.config.resblock_updown:

@@ -1,6 +1,6 @@
 """A stage's training step, as Lightning runs it, on fake tensors."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -60,7 +60,9 @@ class StepPlan:
         return int(size + (capacity - peak) * (larger - size) / (higher - peak))
 
 
-def plan_step(stage: Stage, data: StageDataModule, precision: str = "32-true", device: str = "cuda") -> StepPlan:
+def plan_step(
+    stage: Stage, data: StageDataModule, precision: str = "32-true", device: str = "cuda", ranks: int = 1
+) -> StepPlan:
     """Count a step of ``stage`` on batches such as ``data`` gives.
 
     Args:
@@ -68,6 +70,7 @@ def plan_step(stage: Stage, data: StageDataModule, precision: str = "32-true", d
         data: Its sizes count, its files do not.
         precision: As the trainer takes it.
         device: "cuda" or "cpu", whose kernels to count.
+        ranks: Devices over which the model is sharded; the plan is that of one of them.
 
     Raises:
         ConfigError: A precision that this cannot count.
@@ -80,10 +83,18 @@ def plan_step(stage: Stage, data: StageDataModule, precision: str = "32-true", d
         step = _Step(stage.to_empty(device="cpu"), meter, PRECISIONS[precision])
         update = step.update()
         passes = {size: step.passes(data, size) for size in sorted({1, data.batch_size, FARTHEST * data.batch_size})}
-    parameters, own = list(stage.model.parameters()), passes[data.batch_size]
+    parameters = list(stage.model.parameters())
+    trained = sum(p.numel() for p in parameters if p.requires_grad)
+    if ranks > 1:
+        from lightning_mav.planning.sharding import gathered_bytes, on_one_rank  # imports much, for few
+
+        gathered = gathered_bytes(stage.model, PRECISIONS[precision])
+        passes = {n: replace(c, peak=on_one_rank(c.peak, ranks, trained, gathered)) for n, c in passes.items()}
+        update = replace(update, peak=on_one_rank(update.peak, ranks, trained, 0))
+    own = passes[data.batch_size]
     return StepPlan(
         parameters=sum(p.numel() for p in parameters),
-        trained=sum(p.numel() for p in parameters if p.requires_grad),
+        trained=trained,
         batch_size=data.batch_size,
         flops=own.flops,
         memory=max(own.peak, update.peak, key=Bytes.total),

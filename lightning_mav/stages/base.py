@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -126,6 +127,16 @@ class Stage(LightningModule):
         if stage == "fit" and self.init_from and self.trainer.ckpt_path is None:
             hand_over(self.init_from, self.model)
             self.ema = Ema(self.model, self.ema_decay)
+
+    def configure_model(self) -> None:
+        """Under a strategy that shards, shard the model, whose weights are those to start from, and its averages."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy, ModelParallelStrategy):
+            from lightning_mav.stages.sharding import is_sharded, shard  # imports much, for few
+
+            if not is_sharded(self.model):
+                shard(self.model, strategy.device_mesh["data_parallel"], str(self.trainer.precision))
+                self.ema = Ema(self.model, self.ema_decay)
 
     def losses(self, batch: Batch, timesteps: Tensor | None = None) -> dict[str, Tensor]:
         """Return the loss of each sample; timestep and noise are functions of (seed, index, position)."""

@@ -153,8 +153,9 @@ class PriorDataModule(StageDataModule):
         return self.clip.encode_image(batch["image"]) if stored is None else stored
 
     def statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return mean and standard deviation (D,) of the embeddings of training images."""
+        """Return mean and standard deviation (D,) of the embeddings of training images, whatever the batch size."""
         _, embeddings = self._encoded(self._some_training_images(self.statistics_samples), device)
+        embeddings = embeddings[: self.statistics_samples]
         return embeddings.mean(0), embeddings.std(0)
 
     @cached_property

@@ -114,3 +114,21 @@ def test_a_missing_part_is_named(without_weights, tmp_path, capsys):
     assert "no decoder among the models" in capsys.readouterr().err
     rows = planned(capsys, "--model", tmp_path, "--until", "prior")
     assert sorted(rows) == ["all", "part", "prior"]
+
+
+def test_sharding_divides_what_does_not_depend_on_the_batch(capsys):
+    words = ["--config", ROOT / "configs/demo/prior.yaml", "--model.config.network.num_layers=1"]
+    one = planned(capsys, *words)
+    words += ["--trainer", ROOT / "configs/trainer/fsdp2.yaml", "--trainer.devices=4", "--trainer.num_nodes=2"]
+    eight = planned(capsys, *words, "--trainer.precision=32-true")
+    for kind in ("weights", "optimizer", "ema"):
+        assert number(eight[kind][0]) == pytest.approx(number(one[kind][0]) / 8, rel=0.03)
+    assert number(eight["gathered"][0]) < number(one["weights"][0])
+    kinds = ["weights", "gradients", "optimizer", "ema", "gathered", "activations"]
+    assert number(eight["peak memory"][0]) == pytest.approx(sum(number(eight[kind][0]) for kind in kinds), rel=0.01)
+
+
+def test_sharding_over_an_unknown_number_of_devices_is_not_planned(capsys):
+    words = ["--config", ROOT / "configs/demo/decoder.yaml", "--trainer", ROOT / "configs/trainer/fsdp2.yaml"]
+    assert main(["plan", *map(str, words)]) == 2
+    assert "trainer.devices: auto; give plan the number" in capsys.readouterr().err
