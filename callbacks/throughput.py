@@ -49,7 +49,7 @@ class Throughput(Callback):
         self.waited += perf_counter() - self.ended
         if not self.flops:
             self.counter = FlopCounterMode(display=False)
-            self.counter.__enter__()
+            self.counter.__enter__()  # type: ignore[no-untyped-call]
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -93,7 +93,7 @@ class Throughput(Callback):
 
     def _close_counter(self) -> None:
         if self.counter is not None:
-            self.counter.__exit__(None, None, None)
+            self.counter.__exit__(None, None, None)  # type: ignore[no-untyped-call]
             self.flops, self.counter = self.counter.get_total_flops(), None
 
     def _reset(self) -> None:

@@ -135,5 +135,5 @@ class RunCheckpoint(Checkpoint):
 
 def _local(parameter: torch.Tensor) -> torch.Tensor:
     """Return the part of a sharded parameter that this rank holds; the whole of any other."""
-    part: torch.Tensor = parameter.to_local() if hasattr(parameter, "to_local") else parameter  # type: ignore[operator]
+    part: torch.Tensor = parameter.to_local() if hasattr(parameter, "to_local") else parameter
     return part

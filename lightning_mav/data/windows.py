@@ -89,7 +89,7 @@ class WindowReader:
         """Return uint8 frames (n, H, W, 3)."""
         frames = np.empty((len(indices), *self._shape), np.uint8)
         for frame, index in zip(frames, indices.tolist(), strict=True):
-            if os.preadv(self._file.fileno(), [frame], self._frames + index * frame.nbytes) != frame.nbytes:
+            if os.preadv(self._file.fileno(), [frame.data], self._frames + index * frame.nbytes) != frame.nbytes:
                 raise self._damaged()
         return torch.from_numpy(frames)
 
