@@ -73,10 +73,15 @@ def test_verbs_import_torch_only_when_they_run(path):
 
 
 @pytest.mark.row(5, 52)
+def allowed(path):
+    """Return what may be imported of pickle: DCP's own files need an unpickler, one that knows a handful of classes."""
+    return {"pickle.UnpicklingError"} | ({"pickle.Unpickler"} if path.name == "sharded.py" else set())
+
+
 def test_nothing_unsafe_is_loaded():
     """No pickle, no unsafe yaml, no shell; every torch.load says weights_only=True."""
     for path in (path for place in (*OURS, "tests/by_name.py") for path in files(place)):
-        assert not {name for name in imports(path) if name.split(".")[0] in UNSAFE} - {"pickle.UnpicklingError"}, path
+        assert not {name for name in imports(path) if name.split(".")[0] in UNSAFE} - allowed(path), path
         for call in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)):
             name, settings = ast.unparse(call.func), {k.arg: ast.unparse(k.value) for k in call.keywords}
             assert name not in ("yaml.load", "os.system", "os.popen", "eval", "exec", "compile", "__import__"), (

@@ -34,7 +34,9 @@ class Loader(DataLoader[dict[str, Any]]):
         if not self.num_workers:
             return batches
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGCHLD, before)  # torch's handler raises anywhere, in the middle of a step as well
+            # Torch's handler, which an earlier loader may have left, raises anywhere, in the middle of a step as well.
+            torchs = getattr(before, "__module__", "").startswith("torch.")
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL if torchs else before)
         batches._timeout = min(POLL, self.timeout)
         return self._watched(batches)
 

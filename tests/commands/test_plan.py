@@ -117,7 +117,7 @@ def test_a_missing_part_is_named(without_weights, tmp_path, capsys):
 
 
 def test_sharding_divides_what_does_not_depend_on_the_batch(capsys):
-    words = ["--config", ROOT / "configs/demo/prior.yaml", "--model.config.network.num_layers=1"]
+    words = ["--config", ROOT / "configs/demo/decoder.yaml", "--model.config.network.num_res_blocks=1"]
     one = planned(capsys, *words)
     words += ["--trainer", ROOT / "configs/trainer/fsdp2.yaml", "--trainer.devices=4", "--trainer.num_nodes=2"]
     eight = planned(capsys, *words, "--trainer.precision=32-true")

@@ -232,6 +232,8 @@ def killed(fit_command, tmp_path_factory):
     return runs
 
 
+@pytest.mark.full
+@pytest.mark.row(38)
 @pytest.mark.parametrize("name", RUNS)
 def test_a_killed_run_continues_bit_for_bit(fit, killed, tmp_path, name):
     step, run, options = killed[name]
