@@ -19,11 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_mav.data.listing import Split, in_split, name_hash, require_regular_file
+from lightning_mav.data.opened import descriptor
 from lightning_mav.data.shards import IN_MEMORY, Extent
 from lightning_mav.errors import DataError
 
 MANIFEST = "manifest.jsonl"  # the name that is looked for in a folder
 VERSION = 1
+LINE = 1024  # bytes that are read at once; most lines are shorter
 
 Kind = Literal["image", "video"]
 
@@ -63,9 +65,9 @@ class Sample:
         return row | {"file": _from(folder, media.file), "offset": media.offset, "size": media.size}
 
     @classmethod
-    def from_row(cls, row: dict[str, Any], folder: Path) -> "Sample":
+    def from_row(cls, row: dict[str, Any], folder: str) -> "Sample":
         """Return the sample that a row of a manifest in ``folder`` describes."""
-        media = Extent(str(folder / row.pop("file")), row.pop("offset"), row.pop("size"))
+        media = Extent(os.path.join(folder, row.pop("file")), row.pop("offset"), row.pop("size"))
         return cls(media=media, **row)
 
     def read(self) -> bytes:
@@ -115,13 +117,20 @@ class Samples:
         return len(self.offsets)
 
     def __getitem__(self, index: int) -> Sample:
-        with open(self.manifest, "rb") as file:
-            file.seek(self.offsets[index])
-            line = file.readline()
+        line = self._line(int(self.offsets[index]))
         try:
-            return Sample.from_row(json.loads(line), Path(self.manifest).parent)
+            return Sample.from_row(json.loads(line), os.path.dirname(self.manifest))
         except (ValueError, TypeError, KeyError) as error:
             raise _wrong(self.manifest, f"the line at byte {self.offsets[index]} is wrong") from error
+
+    def _line(self, offset: int) -> bytes:
+        line = b""
+        while not line.endswith(b"\n"):
+            piece = os.pread(descriptor(self.manifest), LINE, offset + len(line))
+            line += piece[: piece.find(b"\n") + 1] or piece
+            if not piece:
+                break
+        return line
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[i] for i in range(len(self)))

@@ -9,20 +9,20 @@ import io
 import os
 import re
 from collections.abc import Iterator
-from functools import lru_cache
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_mav.data.listing import MAX_PIXELS, require_regular_file
+from lightning_mav.data.listing import MAX_PIXELS
+from lightning_mav.data.opened import descriptor
 from lightning_mav.data.readers import FileReader, open_video
 from lightning_mav.data.shards import Extent
 from lightning_mav.errors import DataError
 
 SUFFIX = ".frames.npy"
-HEAD = 512  # bytes; more than any header of ours
+HEAD = 8192  # bytes read at once; they hold the header and most often all times
 # numpy's format, but of one layout: nothing in a file from elsewhere is evaluated.
 HEADER = re.compile(
     rb"\x93NUMPY\x01\x00(..)\{'descr': \[\('times', '<f8', \(([1-9]\d*),\)\),"
@@ -59,13 +59,6 @@ def encode_frames(times: NDArray[np.float64], frames: NDArray[np.uint8]) -> byte
     return file.getvalue()
 
 
-@lru_cache(maxsize=256)
-def _opened(file: str) -> io.FileIO:
-    """Open a file once: not mapped, as a shard cut while it is mapped ends the process."""
-    require_regular_file(file)
-    return io.FileIO(file)
-
-
 class WindowReader:
     """A ``VideoReader`` of decoded frames.
 
@@ -78,18 +71,24 @@ class WindowReader:
     """
 
     def __init__(self, name: str, media: Extent) -> None:
-        self.name, self._file = name, _opened(media.file)
-        num, start, self._shape = self._layout(self._read(HEAD, media.offset), media.size)
+        self.name, self._file = name, media.file
+        head = self._read(HEAD, media.offset)
+        num, start, self._shape = self._layout(head, media.size)
         self._frames = media.offset + start + 8 * num
-        self.timestamps = np.frombuffer(self._read(8 * num, media.offset + start).ljust(8 * num, b"\xff"), "<f8")
-        if not (np.isfinite(self.timestamps).all() and (np.diff(self.timestamps) >= 0).all()):
+        if len(head) < start + 8 * num:
+            head = self._read(start + 8 * num, media.offset)
+        if len(head) < start + 8 * num:
+            raise self._damaged()
+        self.timestamps = np.frombuffer(head, "<f8", num, start)
+        if not (np.diff(self.timestamps).min(initial=0) >= 0 and np.isfinite(self.timestamps[-1])):
             raise self._damaged()
 
     def frames(self, indices: NDArray[np.int64]) -> Tensor:
         """Return uint8 frames (n, H, W, 3)."""
         frames = np.empty((len(indices), *self._shape), np.uint8)
+        file = descriptor(self._file)  # not mapped into memory: a shard that is cut then would end the process
         for frame, index in zip(frames, indices.tolist(), strict=True):
-            if os.preadv(self._file.fileno(), [frame.data], self._frames + index * frame.nbytes) != frame.nbytes:
+            if os.preadv(file, [frame.data], self._frames + index * frame.nbytes) != frame.nbytes:
                 raise self._damaged()
         return torch.from_numpy(frames)
 
@@ -99,7 +98,7 @@ class WindowReader:
             yield self.frames(np.array([index]))[0].numpy()
 
     def _read(self, size: int, offset: int) -> bytes:
-        return os.pread(self._file.fileno(), size, offset)  # no place is kept, so that forked workers may share it
+        return os.pread(descriptor(self._file), size, offset)
 
     def _layout(self, head: bytes, size: int) -> tuple[int, int, tuple[int, int, int]]:
         """Return the number of frames, where their times begin, and the shape of a frame."""
