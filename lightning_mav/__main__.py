@@ -9,7 +9,7 @@ from importlib import import_module
 from inspect import signature
 from typing import Any
 
-from lightning_mav.errors import ConfigError, MavError, is_out_of_memory
+from lightning_mav.errors import ConfigError, MavError, is_out_of_memory, known
 from lightning_mav.parent import die_with_parent
 
 TRAINING = ("fit", "validate", "test", "predict")
@@ -106,14 +106,6 @@ def nearest(word: str) -> str:
     """Return a did-you-mean for a mistyped command."""
     matches = get_close_matches(word, [*TRAINING, *VERBS], n=1)
     return f", did you mean '{matches[0]}'?" if matches else ""
-
-
-def known(error: BaseException) -> BaseException:
-    """Return the error of ours that caused ``error``, if one did: the option parser wraps what constructors raise."""
-    cause: BaseException | None = error
-    while cause and not isinstance(cause, MavError):
-        cause = cause.__cause__
-    return cause or error
 
 
 def exit_code(error: BaseException) -> int | None:

@@ -22,7 +22,7 @@ from lightning_mav.checkpoint.io import SafeCheckpointIO, write_atomically
 from lightning_mav.checkpoint.resolve import step_of
 from lightning_mav.checkpoint.resume import RunFolder
 from lightning_mav.checkpoint.saving import RunCheckpoint, Stopped
-from lightning_mav.errors import ConfigError, MachineError, MavError, is_out_of_memory
+from lightning_mav.errors import ConfigError, MachineError, MavError, is_out_of_memory, known
 from lightning_mav.logs import forgive
 from lightning_mav.messages import explain, option_names
 from lightning_mav.precision import multiplies_bf16
@@ -123,7 +123,6 @@ class MavCLI(LightningCLI):
             self._resume(config, self.run_folder, newest)
 
     def _resume(self, config: Namespace, run: RunFolder, newest: Path) -> None:
-        self._dump_config()
         run.check_unchanged(self.config_dump)
         step, last = step_of(newest.resolve()), config.trainer.max_steps
         if 0 <= last <= step:
@@ -146,10 +145,9 @@ class MavCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except ValueError as error:
-            cause = cause_of(error)
-            if isinstance(cause, MavError):
+            if isinstance(known(error), MavError):
                 raise
-            reason = str(cause).partition("\n")[0]
+            reason = str(cause_of(error)).partition("\n")[0]
             raise ConfigError(f"cannot be built from this configuration: {reason}; correct it") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:

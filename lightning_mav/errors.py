@@ -44,3 +44,11 @@ def is_out_of_memory(error: BaseException) -> bool:
         or type(error).__name__ == "OutOfMemoryError"
         or "DefaultCPUAllocator" in str(error)
     )
+
+
+def known(error: BaseException) -> BaseException:
+    """Return the error of ours that caused ``error``, if one did: the option parser wraps what constructors raise."""
+    cause: BaseException | None = error
+    while cause and not isinstance(cause, MavError):
+        cause = cause.__cause__
+    return cause or error

@@ -14,7 +14,7 @@ from lightning_mav.__main__ import main
 from lightning_mav.checkpoint.io import read_checkpoint
 from lightning_mav.checkpoint.resolve import newest_checkpoint
 from lightning_mav.checkpoint.resume import flat
-from lightning_mav.errors import NumericError
+from lightning_mav.errors import CheckpointError, NumericError
 from lightning_mav.models.base import Objective
 from lightning_mav.stages.base import Stage, StageDataModule
 
@@ -37,6 +37,8 @@ class ToyStage(Stage):
     ):
         super().__init__(ToyModel(width), lr=lr)
         self.event, self.at = event, at
+        if event == "missing file":
+            raise CheckpointError("x.ckpt: cannot be read; fetch it again") from OSError("no such file")
 
     def training_step(self, batch, batch_idx):
         if batch_idx == self.at:
@@ -309,6 +311,11 @@ def test_a_failure_is_one_line_and_nan_is_never_saved(event, code, saved, capsys
     assert fit("--model.event", event, "--model.at", "3") == code
     only_line(capsys)
     assert (newest_checkpoint("run") is not None) == saved
+
+
+def test_what_a_constructor_says_is_kept_also_where_it_has_a_cause_of_its_own(capsys):
+    assert fit("--model.event", "missing file") == 4
+    assert only_line(capsys) == "error: x.ckpt: cannot be read; fetch it again"
 
 
 def test_a_bug_keeps_its_traceback():
