@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -56,10 +57,15 @@ def _targets(config: Any, key: str) -> list[tuple[str, Any]]:
     return [found for number, value in enumerate(items) for found in _targets(value, f"{key}[{number}]")]
 
 
+@cache
+def _named(folder: Path) -> set[str]:
+    """Return all targets that the files of a folder name."""
+    return {name for path in folder.rglob("*.yaml") for name in TARGET.findall(path.read_text(encoding="utf-8"))}
+
+
 def _is_ours(target: str, folder: Path) -> bool:
     """Tell whether a target is named in ``folder`` and defined in the module by which it is named."""
-    named = {name for path in folder.rglob("*.yaml") for name in TARGET.findall(path.read_text(encoding="utf-8"))}
-    if target not in named or not target.startswith(PACKAGES):
+    if target not in _named(folder) or not target.startswith(PACKAGES):
         return False
     module, _, name = target.rpartition(".")
     try:

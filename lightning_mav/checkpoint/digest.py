@@ -58,10 +58,15 @@ def digests_of(folder: Path) -> dict[str, str]:
 
 def sha256_of(path: Path) -> str:
     """Return the sha256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while piece := file.read(PIECE):
-            digest.update(piece)
+        return hexdigest(file)
+
+
+def hexdigest(file: IO[bytes]) -> str:
+    """Return the sha256 of what is left to read in an opened file, in hexadecimal."""
+    digest = hashlib.sha256()
+    while piece := file.read(PIECE):
+        digest.update(piece)
     return digest.hexdigest()
 
 

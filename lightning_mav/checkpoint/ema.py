@@ -40,7 +40,7 @@ class Ema(nn.Module):
         n = int(self.num_updates)
         decay = min(self.decay, (1 + n) / (10 + n))
         averages, trained = self._pairs(module)
-        torch._foreach_lerp_([_own(one) for one in averages], [_own(one) for one in trained], 1 - decay)
+        torch._foreach_lerp_([own_share(one) for one in averages], [own_share(one) for one in trained], 1 - decay)
         self.num_updates += 1
 
     @contextmanager
@@ -64,15 +64,15 @@ class Ema(nn.Module):
     @torch.no_grad()
     def _swap(self, module: nn.Module) -> None:
         for average, parameter in zip(*self._pairs(module), strict=True):
-            if _own(parameter) is parameter:
+            if own_share(parameter) is parameter:
                 average.data, parameter.data = parameter.data, average.data
             else:  # FSDP2 gathers from the storage that it made
-                trained = _own(parameter).clone()
-                _own(parameter).copy_(_own(average))
-                _own(average).copy_(trained)
+                trained = own_share(parameter).clone()
+                own_share(parameter).copy_(own_share(average))
+                own_share(average).copy_(trained)
 
 
-def _own(tensor: Tensor) -> Tensor:
+def own_share(tensor: Tensor) -> Tensor:
     """Return this rank's share of a sharded tensor, and any other as it is."""
     share: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
     return share

@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from lightning_mav.checkpoint.ema import own_share
 from lightning_mav.checkpoint.io import remove_checkpoint
 from lightning_mav.checkpoint.resolve import committed_checkpoints
 from lightning_mav.errors import MachineError, NumericError
@@ -110,7 +111,7 @@ class RunCheckpoint(Checkpoint):
     def _check_weights(self, trainer: Trainer) -> None:
         """Refuse to save weights that the last step has ruined; the loss would show it only in the next one."""
         weights = [p for p in trainer.lightning_module.parameters() if p.is_floating_point()]
-        sound = all(bool(torch.isfinite(_local(p)).all()) for p in weights)
+        sound = all(bool(torch.isfinite(own_share(p)).all()) for p in weights)
         if not trainer.strategy.reduce_boolean_decision(sound):
             raise NumericError(f"the weights are not finite after step {trainer.global_step}; lower model.lr")
 
@@ -131,9 +132,3 @@ class RunCheckpoint(Checkpoint):
             return self._signal
         received = torch.tensor(self._signal, device=trainer.strategy.root_device)
         return int(trainer.strategy.reduce(received, reduce_op="max"))
-
-
-def _local(parameter: torch.Tensor) -> torch.Tensor:
-    """Return the part of a sharded parameter that this rank holds; the whole of any other."""
-    part: torch.Tensor = parameter.to_local() if hasattr(parameter, "to_local") else parameter
-    return part

@@ -1,11 +1,11 @@
 """Looking into one image or video: its bytes are hashed and all of it is decoded once, as training would."""
 
-import hashlib
 import io
 from typing import Any
 
 import numpy as np
 
+from lightning_mav.checkpoint.digest import hexdigest
 from lightning_mav.data.candidates import Candidate
 from lightning_mav.data.images import decode_image
 from lightning_mav.data.manifest import Sample
@@ -13,8 +13,6 @@ from lightning_mav.data.readers import FileReader, PyAVReader, largest_stream
 from lightning_mav.data.shards import Extent
 from lightning_mav.data.windows import is_windows, open_stored
 from lightning_mav.errors import DataError
-
-PIECE = 2**20  # bytes hashed at a time
 
 
 def examine(candidate: Candidate) -> Sample:
@@ -48,11 +46,8 @@ def examine_again(sample: Sample) -> Sample:
 
 def sha256_of(extent: Extent) -> str:
     """Return the sha256 of bytes in a file, in hexadecimal."""
-    digest = hashlib.sha256()
     with extent.open() as file:
-        while piece := file.read(PIECE):
-            digest.update(piece)
-    return digest.hexdigest()
+        return hexdigest(file)
 
 
 def _image(candidate: Candidate) -> dict[str, Any]:

@@ -152,7 +152,7 @@ class DecordReader:
         try:
             places = range(self._position, int(indices[-1]) + 1)
             decoded = ((place, self._next()) for place in places)
-            return _stack([frame.asnumpy() for place, frame in decoded if place in wanted], self.name)
+            return stack([frame.asnumpy() for place, frame in decoded if place in wanted], self.name)
         except (self._decord.DECORDError, RuntimeError) as error:
             raise _damaged(self.name) from error
 
@@ -237,7 +237,7 @@ class PyAVReader:
             if index in wanted:
                 found.append(_upright(frame, reformatter))
             if len(found) == len(wanted):
-                return _stack(found, self.name)
+                return stack(found, self.name)
         raise _damaged(self.name)
 
     @contextmanager
@@ -287,7 +287,7 @@ class GroupReader(PyAVReader):
                         break
         if len(found) != len(indices):
             raise _damaged(self.name)
-        return _stack(found, self.name)
+        return stack(found, self.name)
 
 
 @contextmanager
@@ -312,7 +312,12 @@ def _upright(frame: Any, reformatter: VideoReformatter) -> NDArray[np.uint8]:
     return np.rot90(reformatter.reformat(frame, format="rgb24").to_ndarray(), frame.rotation // 90)
 
 
-def _stack(frames: list[NDArray[np.uint8]], path: str) -> Tensor:
+def stack(frames: list[NDArray[np.uint8]], path: str) -> Tensor:
+    """Return frames (H, W, 3) as one tensor (n, H, W, 3).
+
+    Raises:
+        DataError: they have several sizes.
+    """
     if len({frame.shape for frame in frames}) > 1:
         raise DataError(f"{path}: its frames change size; encode it again at one size")
     return torch.from_numpy(np.stack(frames))

@@ -19,7 +19,7 @@ from lightning_mav.data.candidates import Candidate, kind_of, reason, survey
 from lightning_mav.data.crew import Crew, in_order
 from lightning_mav.data.manifest import json_line
 from lightning_mav.data.packing import Item, begin, put
-from lightning_mav.data.readers import MARK
+from lightning_mav.data.readers import MARK, stack
 from lightning_mav.data.shards import Bad
 from lightning_mav.data.transforms import resize_short_side
 from lightning_mav.data.videos import nearest
@@ -114,9 +114,7 @@ class Decoded:
         reader = open_stored(candidate.name, candidate.media)
         kept = thinned(reader.timestamps, self.fps)
         frames = [_resized(frame, self.size) for frame, keep in zip(reader.all_frames(), kept, strict=True) if keep]
-        if len({frame.shape for frame in frames}) > 1:
-            raise DataError(f"{candidate.name}: its frames change size; encode it again at one size")
-        return encode_frames(reader.timestamps[kept], np.stack(frames))
+        return encode_frames(reader.timestamps[kept], stack(frames, candidate.name).numpy())
 
 
 def thinned(timestamps: NDArray[np.float64], fps: float) -> NDArray[np.bool_]:

@@ -12,7 +12,7 @@ from lightning_mav.checkpoint.resolve import newest_checkpoint
 from lightning_mav.errors import CheckpointError
 from tests.faults.forks import Case, server
 from tests.faults.outcome import outcome
-from tests.faults.tiny_stages import commands
+from tests.faults.tiny_stages import saving_each_step
 
 STEPS = 6
 
@@ -20,9 +20,7 @@ STEPS = 6
 @pytest.fixture(scope="module")
 def words(tmp_path_factory, image_folder):
     """Return a function that gives the command of a run in a folder, of some steps."""
-    of_stage = commands(tmp_path_factory.mktemp("stages"), image_folder)
-    options = ["--checkpoint_every", 1, "--trainer.callbacks", "null", "--trainer.max_steps"]
-    return lambda run, steps: of_stage("sr_spatial", run, *options, steps)
+    return saving_each_step(tmp_path_factory.mktemp("stages"), image_folder)
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from lightning_mav.checkpoint.resolve import newest_checkpoint, step_of
 from tests.faults.disks import disk, fill, grow, needs_mount
 from tests.faults.forks import Case, server
 from tests.faults.outcome import outcome
-from tests.faults.tiny_stages import commands
+from tests.faults.tiny_stages import saving_each_step
 
 STEPS = 40  # of a run, which saves after each
 TRACED = 3  # the save whose calls are counted
@@ -26,9 +26,7 @@ LATE = 200  # the last calls of a save, in which files take their names and old 
 @pytest.fixture(scope="module")
 def words(tmp_path_factory, image_folder):
     """Return a function that gives the command of a run in a folder, of some steps."""
-    of_stage = commands(tmp_path_factory.mktemp("stages"), image_folder)
-    options = ["--checkpoint_every", 1, "--trainer.callbacks", "null", "--trainer.max_steps"]
-    return lambda run, steps: of_stage("sr_spatial", run, *options, steps)
+    return saving_each_step(tmp_path_factory.mktemp("stages"), image_folder)
 
 
 @pytest.fixture(scope="module")

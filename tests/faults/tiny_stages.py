@@ -55,6 +55,13 @@ def commands(folder: Path, images: Path) -> Callable[..., list[str]]:
     return words
 
 
+def saving_each_step(folder: Path, images: Path) -> Callable[[Path, int], list[str]]:
+    """Return a function that gives the command of SR_h in a run folder, of some steps, which saves after each."""
+    of_stage = commands(folder, images)
+    options = ["--checkpoint_every", 1, "--trainer.callbacks", "null", "--trainer.max_steps"]
+    return lambda run, steps: of_stage("sr_spatial", run, *options, steps)
+
+
 def config(name: str, clip: Path, images: Path) -> dict[str, Any]:
     """Return the configuration of a stage."""
     kind, model, data = STAGES[name]
