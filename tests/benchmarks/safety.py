@@ -106,11 +106,7 @@ class PlainClock(Clock):
 
 def train_plainly(steps: int, folder: Path) -> None:
     """Train as Lightning does by itself, without saving."""
-    plain: dict[str, Any] = {
-        "enable_checkpointing": False,
-        "use_distributed_sampler": False,
-        "callbacks": [PlainClock()],
-    }
+    plain: dict[str, Any] = {"enable_checkpointing": False, "use_distributed_sampler": False}
     trainer = Trainer(max_steps=steps, default_root_dir=folder, callbacks=[PlainClock()], **plain, **TRAINER)
     trainer.fit(SpatialSRStage(CONFIG), SpatialSRDataModule(**DATA))
 
@@ -132,7 +128,7 @@ def main(blocks: int = 17, block: int = 100) -> None:
     torch.set_num_threads(1)
     TURNS.block, steps = block, (blocks + 2) * block
     with tempfile.TemporaryDirectory() as folder:
-        plain = Thread(target=train_plainly, args=(steps, Path(folder)))
+        plain = Thread(target=train_plainly, args=(steps, Path(folder)), daemon=True)
         plain.start()
         TURNS.arrived.acquire()
         train_safely(steps, Path(folder))
