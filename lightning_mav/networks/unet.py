@@ -301,7 +301,7 @@ class UNet(nn.Module):
         image = self._image_embedding(image_embedding, image_dropped, len(x))
         own_states, own_embedding = self._encode_text(text_tokens, text_mask, len(x))
         condition = BlockCondition(
-            self._embedding(timestep, fps, image, label, text_embedding, own_embedding),
+            self._embedding(x.dtype, timestep, fps, image, label, text_embedding, own_embedding),
             *self._context(image, own_states if text_states is None else text_states, text_mask),
         )
 
@@ -350,6 +350,7 @@ class UNet(nn.Module):
 
     def _embedding(
         self,
+        dtype: torch.dtype,
         timestep: Tensor,
         fps: Tensor | None,
         image_embedding: Tensor | None,
@@ -359,9 +360,9 @@ class UNet(nn.Module):
     ) -> Tensor:
         """Sum what every block is told, (B, 4*channels)."""
         c = self.config
-        embedding: Tensor = self.time_embed(sinusoid(timestep, c.channels))
+        embedding: Tensor = self.time_embed(sinusoid(timestep, c.channels).to(dtype))
         if fps is not None and c.fps:
-            embedding = embedding + self.fps_embed(sinusoid(fps, c.channels))
+            embedding = embedding + self.fps_embed(sinusoid(fps, c.channels).to(dtype))
         if image_embedding is not None:
             embedding = embedding + self.clip_emb(image_embedding)
         if label is not None:

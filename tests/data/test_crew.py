@@ -32,6 +32,7 @@ def test_every_task_has_its_own_result():
     assert outcomes(math.factorial, list(range(50))) == [math.factorial(n) for n in range(50)]
 
 
+@pytest.mark.row(22)
 def test_what_takes_too_long_is_given_up_and_the_rest_goes_on():
     start = time.monotonic()
     first, *rest = outcomes(time.sleep, [3600, 0, 0, 0, 0], deadline=0.5)
@@ -40,6 +41,7 @@ def test_what_takes_too_long_is_given_up_and_the_rest_goes_on():
     assert rest == [None] * 4
 
 
+@pytest.mark.row(23)
 def test_a_crash_is_told_with_its_signal():
     found = outcomes(signal.raise_signal, [signal.SIGSEGV, signal.SIGCONT, signal.SIGABRT, signal.SIGCONT])
     assert ["SIGSEGV" in str(found[0]), "SIGABRT" in str(found[2])] == [True, True]

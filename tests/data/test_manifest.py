@@ -63,6 +63,7 @@ def test_samples_pickle_small(tmp_path):
     assert len(pickle.dumps(many)) - len(pickle.dumps(few)) <= 8 * 1000 + 100
 
 
+@pytest.mark.row(37)
 def test_changed_bytes_are_named_when_they_are_read(tmp_path, monkeypatch):
     one = sample(tmp_path, data=b"abc")
     assert one.opener()().read() == b"abc"

@@ -33,19 +33,24 @@ def words(tmp_path_factory, image_folder):
 def short(words, tmp_path_factory):
     """An undisturbed run of a few steps, with the calls of a save."""
     folder = tmp_path_factory.mktemp("short") / "run"
-    (ended,) = server().run([traced(words, folder, TRACED + 2)])
+    (ended,) = server().run([traced(words, folder, TRACED + 2, calls_of(folder))])
     assert ended.status == 0, ended.err
     return folder
 
 
-def traced(words, run, steps):
-    """Return the case of a run that notes the calls of a save in a file beside its folder."""
-    return Case(words(run, steps), ["kills:trace_save", TRACED, f"{run}.calls"])
+def calls_of(run):
+    """Return where the calls of a save of a run are noted: beside its folder."""
+    return run.with_suffix(".calls")
 
 
-def aimed(run, num):
+def traced(words, run, steps, calls):
+    """Return the case of a run that notes the calls of a save in a file."""
+    return Case(words(run, steps), ["kills:trace_save", TRACED, str(calls)])
+
+
+def aimed(calls, num):
     """Return numbers of calls of a save as the traced one: half of them anywhere, half of them late."""
-    calls = len(json.loads(Path(f"{run}.calls").read_text()))
+    calls = len(json.loads(calls.read_text()))
     draw = random.Random(num)
     return [draw.randrange(calls - LATE if late else 0, calls) for late in (False, True) for _ in range(num // 2)]
 
@@ -94,7 +99,7 @@ def whole(words, tmp_path_factory):
 @pytest.mark.row(39)
 def test_a_kill_while_saving_leaves_a_whole_checkpoint(words, short, tmp_path):
     runs = [tmp_path / "one", tmp_path / "other"]
-    kill_again_and_again(words, runs, aimed(short, 4), steps=TRACED + 2)
+    kill_again_and_again(words, runs, aimed(calls_of(short), 4), steps=TRACED + 2)
     check_ends(words, runs, short, steps=TRACED + 2)
 
 
@@ -103,7 +108,7 @@ def test_a_kill_while_saving_leaves_a_whole_checkpoint(words, short, tmp_path):
 @pytest.mark.row(39)
 def test_kills_while_saving(words, short, whole, tmp_path):
     runs = [tmp_path / "one", tmp_path / "other"]
-    kill_again_and_again(words, runs, aimed(short, 68))
+    kill_again_and_again(words, runs, aimed(calls_of(short), 68))
     check_ends(words, runs, whole)
 
 
@@ -115,7 +120,7 @@ def test_kills_with_a_folder_for_temporary_files_elsewhere(words, short, whole, 
     with TemporaryDirectory(dir="/dev/shm") as elsewhere:
         if os.stat(elsewhere).st_dev == os.stat(tmp_path).st_dev:
             pytest.skip("the run folders are on /dev/shm themselves")
-        kill_again_and_again(words, runs, aimed(short, 66), temporary=elsewhere)
+        kill_again_and_again(words, runs, aimed(calls_of(short), 66), temporary=elsewhere)
         assert os.listdir(elsewhere) == []
     check_ends(words, runs, whole)
 
@@ -129,11 +134,12 @@ def test_kills_while_the_disk_is_full(words, short, whole, tmp_path):
     with ExitStack() as disks:
         size = room_for(short, checkpoints=2.5)
         runs = [disks.enter_context(disk(tmp_path / name, size)) / "run" for name in ("one", "other")]
-        for ended in server().run([traced(words, run, STEPS) for run in runs]):
+        calls = [calls_of(run.parent) for run in runs]  # not on the full disk
+        for ended in server().run([traced(words, run, STEPS, file) for run, file in zip(runs, calls, strict=True)]):
             assert ended.status == 5
             assert ["No space left" in line for line in ended.errors] == [True]
         assert [newest_step(run) for run in runs] == [TRACED - 1] * 2
-        kill_again_and_again(words, runs, aimed(runs[0], 66))
+        kill_again_and_again(words, runs, aimed(calls[0], 66))
         assert [newest_step(run) for run in runs] == [TRACED - 1] * 2
         for run in runs:
             grow(run.parent, 4 * size)

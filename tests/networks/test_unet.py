@@ -77,6 +77,20 @@ def test_identity_holds_in_bfloat16(make_unet, randomise, inputs):
     assert (actual - expected).abs().max() <= 1e-5
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-5), (torch.bfloat16, 0.1)])
+@pytest.mark.parametrize("changes", CASES.values(), ids=CASES)
+def test_weights_of_another_precision_are_computed_in_it(make_unet, randomise, inputs, changes, dtype, tolerance):
+    network = randomise(make_unet(temporal=True, **changes))
+    condition = {"image_embedding": inputs["image_embedding"], "fps": torch.tensor([4.0, 24.0])}
+    if "text_dim" in changes:
+        condition |= {"text_embedding": torch.ones(2, 10), "text_states": torch.ones(2, 6, 10)}
+    with torch.no_grad():
+        expected = network(inputs["video"], inputs["timestep"], **condition)
+        given = {name: value.to(dtype) for name, value in condition.items()}
+        actual = network.to(dtype)(inputs["video"].to(dtype), inputs["timestep"], **given)
+    assert (actual - expected).abs().max() <= tolerance * expected.abs().max()
+
+
 def test_frames_interact_after_training_steps(make_unet, randomise, inputs):
     network = make_unet(temporal=True)
     network.load_state_dict(randomise(make_unet()).state_dict(), strict=False)
