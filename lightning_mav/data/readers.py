@@ -5,6 +5,7 @@ reader belongs to the process that opened it, so sources open theirs inside the 
 """
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from lightning_mav.data.shards import IN_MEMORY
 from lightning_mav.errors import DataError
 
 MARK = "closed groups of pictures, no B-frames"  # the comment in what data prepare encodes
+STRICT = {"err_detect": "explode"}  # of a decoder: an error rather than a made-up picture
 SEEK_BEYOND = 2000  # frames; nearer ones are reached by decoding, as pictures after a seek can be wrong
 
 Opener = Callable[[], BinaryIO]
@@ -58,6 +60,37 @@ class FileReader(VideoReader, Protocol):
 
 
 @dataclass(frozen=True)
+class FrameIndex:
+    """Where the frames of a file lie, by which any of them is decoded without its container.
+
+    Attributes:
+        times: (N,) in seconds, sorted.
+        places: (N, 2), first byte and number of bytes.
+        keys: (K,), which of them are key frames.
+        parameters: What the decoder must know beforehand.
+    """
+
+    times: NDArray[np.float64]
+    places: NDArray[np.int64]
+    keys: NDArray[np.int64]
+    parameters: bytes
+
+    @classmethod
+    def of(cls, stream: Any) -> "FrameIndex":
+        """Return the index of a container's stream."""
+        entries = [(entry.timestamp, entry.pos, entry.size, entry.is_keyframe) for entry in stream.index_entries]
+        ticks, *places, is_key = np.array(entries, np.int64).reshape(-1, 4).T
+        parameters = stream.codec_context.extradata or b""
+        return cls(ticks * float(stream.time_base), np.stack(places, 1), np.flatnonzero(is_key), parameters)
+
+    def needed(self, indices: NDArray[np.int64]) -> list[int]:
+        """Return the frames to decode for these: from the key frame before each of them on."""
+        groups = np.searchsorted(self.keys, indices, side="right")
+        last = {int(self.keys[group - 1]): int(index) for group, index in zip(groups, indices, strict=True)}
+        return [index for key, end in last.items() for index in range(key, end + 1)]
+
+
+@dataclass(frozen=True)
 class Stream:
     """The video stream to read.
 
@@ -66,15 +99,14 @@ class Stream:
         width: In pixels.
         height: In pixels.
         frames: As declared; 0 if unknown.
-        entries: Of a file that data prepare encoded: time in seconds, in ticks, and whether it is a key frame, for each
-            frame.
+        index: Of a file that data prepare encoded, where its frames lie.
     """
 
     number: int
     width: int
     height: int
     frames: int
-    entries: tuple[tuple[float, int, bool], ...] = ()
+    index: "FrameIndex | None" = None
 
 
 def open_video(path: str, opener: Opener | None = None) -> FileReader:
@@ -91,7 +123,7 @@ def open_video(path: str, opener: Opener | None = None) -> FileReader:
         require_regular_file(path)
         path = os.path.abspath(path)  # never taken for a protocol such as "concat:"
     stream = largest_stream(path, opener)
-    if stream.entries:
+    if stream.index:
         return GroupReader(path, stream, opener)
     try:
         return DecordReader(path, stream, opener)
@@ -103,19 +135,15 @@ def largest_stream(path: str, opener: Opener | None = None) -> Stream:
     """Return the video stream with the most pixels, the first of equals."""
     with _opened(path, opener) as container:
         known = [(i, s) for i, s in enumerate(container.streams.video) if s.codec_context]  # of a codec that is known
-        entries = _entries(known[0][1]) if known and container.metadata.get("comment") == MARK else ()
-        streams = [Stream(i, s.width, s.height, s.frames, entries) for i, s in known]
+        ours = bool(known) and known[0][1].codec_context.name == "h264" and container.metadata.get("comment") == MARK
+        index = FrameIndex.of(known[0][1]) if ours else None
+        streams = [Stream(i, s.width, s.height, s.frames, index) for i, s in known]
     if not streams:
         raise DataError(f"{path}: no video stream; remove it from the data")
     largest = max(streams, key=lambda stream: stream.width * stream.height)
     if largest.width * largest.height > MAX_PIXELS:
         raise DataError(f"{path}: frames of {largest.width} x {largest.height} pixels are too large; remove it")
     return largest
-
-
-def _entries(stream: Any) -> tuple[tuple[float, int, bool], ...]:
-    tick = float(stream.time_base)
-    return tuple((e.timestamp * tick, e.timestamp, e.is_keyframe) for e in stream.index_entries)
 
 
 class DecordReader:
@@ -223,19 +251,18 @@ class PyAVReader:
         Raises:
             DataError: some cannot be decoded.
         """
-        missing, reformatter = len(self.timestamps), VideoReformatter()
+        missing = len(self.timestamps)
         for _, frame in self._decode(0):
             missing -= 1
-            yield _upright(frame, reformatter)
+            yield _upright(frame)
         if missing > 0:
             raise _damaged(self.name)
 
     def _collect(self, wanted: set[int], seek: int) -> Tensor:
         found: list[NDArray[np.uint8]] = []
-        reformatter = VideoReformatter()
         for index, frame in self._decode(seek):
             if index in wanted:
-                found.append(_upright(frame, reformatter))
+                found.append(_upright(frame))
             if len(found) == len(wanted):
                 return stack(found, self.name)
         raise _damaged(self.name)
@@ -246,7 +273,7 @@ class PyAVReader:
         with _opened(self.name, self._opener) as container:
             stream = container.streams.video[self._number]
             stream.codec_context.thread_count = 1
-            stream.codec_context.options = {"err_detect": "explode"}  # an error rather than a made-up picture
+            stream.codec_context.options = STRICT
             yield container, stream
 
     def _decode(self, seek: int) -> Iterator[tuple[int, Any]]:
@@ -264,30 +291,42 @@ class PyAVReader:
 
 
 class GroupReader(PyAVReader):
-    """A video that data prepare encoded: a window costs the groups of pictures that it touches."""
+    """A video that data prepare encoded: a window costs the frames that its own depend on, and no search for them."""
 
     def __init__(self, path: str, stream: Stream, opener: Opener | None = None) -> None:
-        self.name, self._opener, self._number = path, opener, stream.number
-        _require_whole(path, len(stream.entries), stream)
-        times, ticks, is_key = zip(*stream.entries, strict=True)
-        self.timestamps, self._pts, self._keys = np.array(times), np.array(ticks), np.flatnonzero(is_key)
+        assert stream.index
+        self.name, self._opener, self._number, self._index = path, opener, stream.number, stream.index
+        self.timestamps = self._index.times
+        _require_whole(path, len(self.timestamps), stream)
 
     def frames(self, indices: NDArray[np.int64]) -> Tensor:
         """Return uint8 frames (n, H, W, 3)."""
+        wanted, decoder = set(indices.tolist()), self._decoder()
         found: list[NDArray[np.uint8]] = []
-        groups, reformatter = np.searchsorted(self._keys, indices, side="right"), VideoReformatter()
-        with self._stream() as (container, stream):
-            for group in np.unique(groups):
-                ticks = self._pts[indices[groups == group]].tolist()
-                container.seek(ticks[0], stream=stream)
-                for frame in container.decode(stream):
-                    if frame.pts in ticks:
-                        found.append(_upright(frame, reformatter))
-                    if frame.pts is None or frame.pts >= ticks[-1]:
-                        break
+        try:
+            for packet in self._packets(self._index.needed(indices)):
+                found += [_upright(frame) for frame in decoder.decode(packet) if frame.pts in wanted]
+        except av.FFmpegError as error:
+            raise _damaged(self.name) from error
         if len(found) != len(indices):
             raise _damaged(self.name)
         return stack(found, self.name)
+
+    def _decoder(self) -> Any:
+        decoder = av.CodecContext.create("h264", "r")
+        decoder.extradata, decoder.thread_count, decoder.options = self._index.parameters, 1, STRICT
+        return decoder
+
+    def _packets(self, indices: list[int]) -> Iterator[Any]:
+        """Yield these frames as they are stored, their number for a time, and at the end None."""
+        with self._opener() if self._opener else open(self.name, "rb") as file:
+            for index in indices:
+                offset, size = self._index.places[index].tolist()
+                file.seek(offset)
+                packet = av.Packet(file.read(size))
+                packet.pts = index
+                yield packet
+        yield None
 
 
 @contextmanager
@@ -307,9 +346,19 @@ def _opened(path: str, opener: Opener | None) -> Iterator[Any]:
         raise _damaged(path) from error
 
 
-def _upright(frame: Any, reformatter: VideoReformatter) -> NDArray[np.uint8]:
-    """Return a frame as uint8 (H, W, 3); a reformatter that serves several frames is much faster than one for each."""
-    return np.rot90(reformatter.reformat(frame, format="rgb24").to_ndarray(), frame.rotation // 90)
+class _Converter(threading.local):
+    """Changes pixel formats: one for each thread, as to make one takes longer than to convert a window."""
+
+    def __init__(self) -> None:
+        self.reformat = VideoReformatter().reformat
+
+
+_CONVERTER = _Converter()
+
+
+def _upright(frame: Any) -> NDArray[np.uint8]:
+    """Return a frame as uint8 (H, W, 3)."""
+    return np.rot90(_CONVERTER.reformat(frame, format="rgb24", threads=1).to_ndarray(), frame.rotation // 90)
 
 
 def stack(frames: list[NDArray[np.uint8]], path: str) -> Tensor:
