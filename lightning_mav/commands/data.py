@@ -48,7 +48,9 @@ def index(source: str, out: str, num_workers: int = 4, deadline: float = 120.0, 
     print(f"{num['image']} images ({num['uncaptioned']} without a caption) and {num['video']} videos in {out}{bad}")
 
 
-def check(source: str, num_workers: int = 4, deadline: float = 120.0, min_frames: int = 16) -> None:
+def check(
+    source: str, num_workers: int = 4, deadline: float = 120.0, min_frames: int = 16, notes: str | None = None
+) -> None:
     """Decode everything again, compare it with the manifest, and name each bad sample; exit code 3 if there is one.
 
     Args:
@@ -56,15 +58,17 @@ def check(source: str, num_workers: int = 4, deadline: float = 120.0, min_frames
         num_workers: Processes that decode.
         deadline: Seconds after which the decoding of one image or video is given up.
         min_frames: Videos with fewer are bad, where there is no manifest.
+        notes: Folder to note what is found, so that a run that was killed goes on where it was; removed at the end.
     """
     from collections import Counter
+    from pathlib import Path
 
-    from lightning_mav.data.index import check as verdicts
+    from lightning_mav.data.checking import check as verdicts
     from lightning_mav.errors import DataError
 
     _check_effort(num_workers, deadline)
     num: Counter[str] = Counter()
-    for bad in verdicts(source, num_workers, deadline, min_frames):
+    for bad in verdicts(source, num_workers, deadline, min_frames, Path(notes) if notes else None):
         num["bad" if bad else "good"] += 1
         if bad:
             print(_printable(f"{bad.name}: {bad.reason}"))

@@ -91,7 +91,7 @@ class Shard:
     @property
     def state(self) -> tuple[str, ...]:
         """Size and time of the tar."""
-        return (self.name, _state(self.path))
+        return (self.name, file_state(self.path))
 
     @property
     def size(self) -> int:
@@ -125,7 +125,7 @@ class Files:
     def state(self) -> tuple[str, ...]:
         """Names, captions, sizes and times of the files and the texts beside them."""
         return tuple(
-            f"{e.name} {_state(e.path)} {_state(str(Path(e.path).with_suffix('.txt')))} {e.caption}"
+            f"{e.name} {file_state(e.path)} {file_state(str(Path(e.path).with_suffix('.txt')))} {e.caption}"
             for e in self.entries
         )
 
@@ -220,7 +220,7 @@ def _size(path: str) -> int:
     return os.path.getsize(path) if os.path.isfile(path) else 0
 
 
-def _state(path: str) -> str:
+def file_state(path: str) -> str:
     """Return what changes when a file is written anew."""
     if not os.path.isfile(path):
         return "missing"
