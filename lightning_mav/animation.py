@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lightning_mav.checkpoint.clip import load_clip
 from lightning_mav.data.images import read_image
-from lightning_mav.data.transforms import resize_short_side, square_crop, to_network_range
+from lightning_mav.data.transforms import crop, resize_to_cover, to_network_range
 from lightning_mav.diffusion.noise import NoiseStream
 from lightning_mav.errors import ConfigError
 from lightning_mav.pipeline import MakeAVideo, Part, Progress
@@ -71,7 +71,7 @@ def given_frames(pictures: dict[int, str | None], frames: int, size: int) -> tup
     video, mask = torch.zeros(1, 3, frames, size, size), torch.zeros(1, frames, dtype=torch.bool)
     for place, path in pictures.items():
         if path:
-            picture = square_crop(resize_short_side(read_image(path)[None], size), size)
+            picture = crop(resize_to_cover(read_image(path)[None], size, size), size, size)
             video[0, :, place] = to_network_range(picture)[:, 0]
             mask[0, place] = True
     return video, mask

@@ -1,6 +1,6 @@
 """From samples to a batch: what does not fit, in a user's data set above all, is named by its sample."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch.utils.data import default_collate
 from lightning_mav.errors import DataError
 
 TOLERANCE = 1e-3  # of the range [-1, 1]
-LAYOUTS = {"video": "(B, 3, F, {size}, {size})", "image": "(B, 3, {size}, {size})"}
+LAYOUTS = {"video": "(B, 3, F, {sides})", "image": "(B, 3, {sides})"}
 
 
 def collate(samples: Sequence[Any]) -> dict[str, Any]:
@@ -35,12 +35,12 @@ def collate(samples: Sequence[Any]) -> dict[str, Any]:
     return batch
 
 
-def check_frames(batch: dict[str, Any], size: int) -> None:
+def check_frames(batch: dict[str, Any], sizes: Collection[tuple[int, int]]) -> None:
     """Require the frames of a batch to be what every stage takes: float, in [-1, 1], of 3 colours and the right size.
 
     Args:
-        batch: "video" (B, 3, F, size, size) or "image" (B, 3, size, size), and "index" (B,); of embeddings, neither.
-        size: Height and width that the configuration promises, in pixels.
+        batch: "video" (B, 3, F, H, W) or "image" (B, 3, H, W), and "index" (B,); of embeddings, neither.
+        sizes: Height and width that the configuration promises, in pixels; with buckets there are several.
 
     Raises:
         DataError: They are not; the message names sample, expectation and finding.
@@ -49,17 +49,18 @@ def check_frames(batch: dict[str, Any], size: int) -> None:
     if not names and "image_embedding" not in batch:
         raise DataError(f"data: a sample holds {', '.join(sorted(batch))}, but neither video nor image; add one")
     for name in names:
-        frames, layout = batch[name], LAYOUTS[name].format(size=size)
-        if not _fits(frames, layout.count(",") + 1, size):
-            raise _wrong(name, batch, f"float {layout}", _brief(frames))
+        frames, dims = batch[name], LAYOUTS[name].count(",") + 2
+        if not _fits(frames, dims, sizes):
+            layouts = [LAYOUTS[name].format(sides=f"{height}, {width}") for height, width in sorted(sizes)]
+            raise _wrong(name, batch, f"float {' or '.join(layouts)}", _brief(frames))
         low, high = (float(value) for value in torch.aminmax(frames[0].detach()))
         if not -1 - TOLERANCE <= low <= high <= 1 + TOLERANCE:
             raise _wrong(name, batch, "values in [-1, 1]", f"{low:g} to {high:g}")
 
 
-def _fits(frames: Any, dims: int, size: int) -> bool:
+def _fits(frames: Any, dims: int, sizes: Collection[tuple[int, int]]) -> bool:
     shaped = isinstance(frames, Tensor) and frames.ndim == dims and frames.is_floating_point()
-    return shaped and frames.shape[1] == 3 and frames.shape[-2:] == (size, size)
+    return shaped and frames.shape[1] == 3 and tuple(frames.shape[-2:]) in sizes
 
 
 def _wrong(name: str, batch: dict[str, Any], wanted: str, found: str) -> DataError:

@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lightning_mav.data.buckets import Buckets, Shape
 from lightning_mav.data.listing import MAX_PIXELS, Entry, Split, list_files, read_caption, require_regular_file
 from lightning_mav.data.manifest import Samples, manifest_of, read_manifest
 from lightning_mav.data.moving_shapes import MovingShapeImages
@@ -122,22 +123,31 @@ def decode_image(file: str | BinaryIO, name: str) -> Tensor:
 
 
 class ImageDataset(Dataset[dict[str, Any]]):
-    """Square training images, read by (index, position) pairs.
+    """Training images, read by (index, position) pairs.
 
     Args:
         source: where the images come from.
         size: height and width of a sample in pixels.
         seed: seed of the augmentation.
         augment: see ``transforms.prepare``.
+        buckets: whose heights and widths samples have instead; None for squares.
 
     A sample holds ``image`` float32 (3, size, size) in [-1, 1], ``index``, ``position``, and ``caption`` where known.
     """
 
-    def __init__(self, source: ImageSource, size: int, seed: int, augment: Augmentation = "none") -> None:
+    def __init__(
+        self,
+        source: ImageSource,
+        size: int,
+        seed: int,
+        augment: Augmentation = "none",
+        buckets: Buckets | None = None,
+    ) -> None:
         if size < 1:
             raise ConfigError(f"data.size: expected at least 1 pixel, got {size}")
         self.source, self.size, self.seed = source, size, seed
         self.augment: Augmentation = augment
+        self.buckets = buckets
 
     def __len__(self) -> int:
         return len(self.source)
@@ -145,7 +155,8 @@ class ImageDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         index, position = key
         draw = generator("augment", self.seed, index, position)
-        video = prepare(self.source.image(index)[None], self.size, self.augment, draw)
+        shape = self.buckets.shape(index) if self.buckets else Shape(1, self.size, self.size)
+        video = prepare(self.source.image(index)[None], shape.height, shape.width, self.augment, draw)
         sample = {"image": video[:, 0], "index": index, "position": position}
         caption = self.source.caption(index)
         return sample if caption is None else sample | {"caption": caption}

@@ -6,11 +6,14 @@ their random draws by that pair, so workers, ranks and restarts change nothing.
 
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import count
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
-from lightning_mav.seeding import generator
+from lightning_mav.seeding import generator, hashed_seed
 
 
 @lru_cache(maxsize=2)
@@ -51,15 +54,63 @@ class EndlessBatches(Sampler[list[tuple[int, int]]]):
             first += self.stride
 
 
-class FixedBatches(Sampler[list[tuple[int, int]]]):
-    """Validation batches: the pairs (i, i) in order, the last partial batch kept."""
+class BucketBatches(Sampler[list[tuple[int, int]]]):
+    """Endless training batches of (index, position), all samples of a global batch from one bucket.
 
-    def __init__(self, n: int, batch_size: int) -> None:
-        self.n, self.batch_size = n, batch_size
+    In an epoch each bucket has as many global batches as hold its samples, and the order of all batches is drawn. A
+    bucket's own order is endless, so where its samples do not fill its last batch of an epoch, its next epoch begins.
 
-    def __len__(self) -> int:
-        return -(-self.n // self.batch_size)
+    Args:
+        buckets: (N,) number of each sample's bucket.
+        batch_size: see ``EndlessBatches``, as for the others.
+        seed: seed of the order.
+        start: position of the first sample.
+        rank: this process.
+        world_size: number of processes.
+    """
+
+    def __init__(
+        self, buckets: NDArray[np.int64], batch_size: int, seed: int, start: int = 0, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.batch_size, self.seed, self.stride, self.rank = batch_size, seed, batch_size * world_size, rank
+        self.start = start // self.stride
+        self.members = [np.flatnonzero(buckets == number) for number in np.unique(buckets)]
+        self.ends = np.cumsum([-(-len(members) // self.stride) for members in self.members])  # in batches of an epoch
+        self.permutation = lru_cache(maxsize=2 * len(self.members) + 2)(permutation.__wrapped__)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for first in range(0, self.n, self.batch_size):
-            yield [(i, i) for i in range(first, min(first + self.batch_size, self.n))]
+        for number in count(self.start):
+            first = self.rank * self.batch_size
+            yield [self._pair(number, place) for place in range(first, first + self.batch_size)]
+
+    def _pair(self, number: int, place: int) -> tuple[int, int]:
+        """Return the sample at a place of a global batch."""
+        epoch, turn = divmod(number, int(self.ends[-1]))
+        slot = int(self.permutation(self.seed, epoch, int(self.ends[-1]))[turn])
+        bucket = int(np.searchsorted(self.ends, slot, side="right"))
+        members, start = self.members[bucket], int(self.ends[bucket - 1]) if bucket else 0
+        batch = epoch * (int(self.ends[bucket]) - start) + slot - start
+        own_epoch, own_place = divmod(batch * self.stride + place, len(members))
+        order = self.permutation(hashed_seed("bucket", self.seed, bucket), own_epoch, len(members))
+        return int(members[order[own_place]]), number * self.stride + place
+
+
+class FixedBatches(Sampler[list[tuple[int, int]]]):
+    """Validation batches: the pairs (i, i) in order, each bucket for itself, partial batches kept.
+
+    Args:
+        n: So many samples.
+        batch_size: Samples of a batch.
+        buckets: (N,) number of each sample's bucket; None if all belong together.
+    """
+
+    def __init__(self, n: int, batch_size: int, buckets: NDArray[np.int64] | None = None) -> None:
+        numbers = np.zeros(n, np.int64) if buckets is None else buckets[:n]
+        groups = [np.flatnonzero(numbers == number).tolist() for number in np.unique(numbers)]
+        self.batches = [group[i : i + batch_size] for group in groups for i in range(0, len(group), batch_size)]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return ([(index, index) for index in batch] for batch in self.batches)

@@ -6,8 +6,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch.utils.data import Dataset
 
+from lightning_mav.data.buckets import Buckets
 from lightning_mav.data.listing import Split
 from lightning_mav.data.manifest import json_line
 from lightning_mav.errors import DataError
@@ -54,7 +56,7 @@ def _row(line: bytes) -> dict[str, Any] | None:
 
 
 class SkippingDataset(Dataset[dict[str, Any]]):
-    """A data set in which a bad sample is replaced by another, a function of (seed, its index, its position).
+    """A data set in which a bad sample is replaced by another of its bucket, a function of (seed, index, position).
 
     So workers, ranks and restarts change nothing. The replacement carries its own index, by which its noise is drawn.
 
@@ -80,8 +82,27 @@ class SkippingDataset(Dataset[dict[str, Any]]):
                 return sample
             except DataError as error:
                 self._skip(index, position, error)
-            index = hashed_seed("replacement", self.seed, *key, attempt) % self.num
-        raise AssertionError("a good sample is found or the budget is exceeded")
+            index = self._another(key, attempt)
+        raise AssertionError("a good sample is found or there is an error")
+
+    @property
+    def buckets(self) -> Buckets | None:
+        """Those of the data set."""
+        return getattr(self.dataset, "buckets", None)
+
+    def _another(self, key: tuple[int, int], attempt: int) -> int:
+        """Return the sample to try next.
+
+        Raises:
+            DataError: So many were tried that none in the bucket can be good.
+        """
+        place = hashed_seed("replacement", self.seed, *key, attempt)
+        if not self.buckets:
+            return place % self.num
+        alike = np.flatnonzero(self.buckets.number[: self.num] == self.buckets.number[key[0]])
+        if attempt > 20 * len(alike):
+            raise DataError(f"{self.bad.path}: lists all samples of a bucket; mend them or choose other data.buckets")
+        return int(alike[place % len(alike)])
 
     def _skip(self, index: int, position: int, error: DataError) -> None:
         """List a bad sample.

@@ -21,7 +21,7 @@ from lightning_mav.data.manifest import json_line
 from lightning_mav.data.packing import Item, begin, put
 from lightning_mav.data.readers import MARK, stack
 from lightning_mav.data.shards import Bad
-from lightning_mav.data.transforms import resize_short_side
+from lightning_mav.data.transforms import resize_to_cover
 from lightning_mav.data.videos import nearest
 from lightning_mav.data.windows import SUFFIX, encode_frames, open_stored
 from lightning_mav.errors import DataError
@@ -129,9 +129,8 @@ def thinned(timestamps: NDArray[np.float64], fps: float) -> NDArray[np.bool_]:
 
 def _resized(frame: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """Return a frame (H, W, 3) with a short side of ``size``, or as it is if it is smaller."""
-    resized: NDArray[np.uint8] = resize_short_side(torch.from_numpy(frame.copy())[None], min(size, *frame.shape[:2]))[
-        0
-    ].numpy()
+    short = min(size, *frame.shape[:2])
+    resized: NDArray[np.uint8] = resize_to_cover(torch.from_numpy(frame.copy())[None], short, short)[0].numpy()
     return resized
 
 

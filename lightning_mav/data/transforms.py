@@ -13,23 +13,25 @@ from torch.nn import functional as F
 Augmentation = Literal["none", "crop", "crop+flip"]
 
 
-def resize_short_side(frames: Tensor, size: int) -> Tensor:
-    """Resize uint8 frames (F, H, W, 3) with antialiasing so that their short side is ``size``."""
-    height, width = frames.shape[1:3]
-    short = min(height, width)
-    if short == size:
+def resize_to_cover(frames: Tensor, height: int, width: int) -> Tensor:
+    """Resize uint8 frames (F, H, W, 3) with antialiasing to the smallest that ``height`` x ``width`` fit into."""
+    high, wide = frames.shape[1:3]
+    if height * wide >= width * high:
+        target = [height, round(wide * height / high)]
+    else:
+        target = [round(high * width / wide), width]
+    if target == [high, wide]:
         return frames
-    target = [round(height * size / short), round(width * size / short)]
     planes = frames.permute(0, 3, 1, 2)
     return F.interpolate(planes, target, mode="bicubic", antialias=True).permute(0, 2, 3, 1)
 
 
-def square_crop(frames: Tensor, size: int, generator: torch.Generator | None = None) -> Tensor:
-    """Crop frames (F, H, W, 3) to a square of ``size``: centred, or anywhere when a generator is given."""
-    room = torch.tensor(frames.shape[1:3]) - size
+def crop(frames: Tensor, height: int, width: int, generator: torch.Generator | None = None) -> Tensor:
+    """Crop frames (F, H, W, 3) to ``height`` x ``width``: centred, or anywhere when a generator is given."""
+    room = torch.tensor(frames.shape[1:3]) - torch.tensor([height, width])
     share = torch.full((2,), 0.5) if generator is None else torch.rand(2, generator=generator)
     top, left = (share * (room + 1)).long().minimum(room).tolist()
-    return frames[:, top : top + size, left : left + size]
+    return frames[:, top : top + height, left : left + width]
 
 
 def to_network_range(frames: Tensor) -> Tensor:
@@ -52,20 +54,21 @@ def to_uint8(video: Tensor) -> Tensor:
     return quantise(video).permute(1, 2, 3, 0)
 
 
-def prepare(frames: Tensor, size: int, augment: Augmentation, generator: torch.Generator) -> Tensor:
+def prepare(frames: Tensor, height: int, width: int, augment: Augmentation, generator: torch.Generator) -> Tensor:
     """Turn decoded frames into a training video.
 
     Args:
         frames: uint8 (F, H, W, 3) of any size.
-        size: height and width of the result.
+        height: of the result, in pixels.
+        width: of the result, in pixels.
         augment: "none" crops the centre, "crop" anywhere, "crop+flip" also mirrors half of the samples.
         generator: source of the crop and the flip.
 
     Returns:
-        float32 (3, F, size, size) in [-1, 1].
+        float32 (3, F, height, width) in [-1, 1].
     """
-    frames = resize_short_side(frames, size)
-    frames = square_crop(frames, size, None if augment == "none" else generator)
+    frames = resize_to_cover(frames, height, width)
+    frames = crop(frames, height, width, None if augment == "none" else generator)
     if augment == "crop+flip" and torch.rand((), generator=generator) < 0.5:
         frames = frames.flip(2)
     return to_network_range(frames)

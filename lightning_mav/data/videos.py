@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from lightning_mav.data.buckets import Buckets, Shape
 from lightning_mav.data.fps import FpsDistribution
 from lightning_mav.data.listing import Split, list_files
 from lightning_mav.data.manifest import Samples, manifest_of, read_manifest
@@ -105,7 +106,7 @@ def nearest(timestamps: NDArray[np.float64], times: NDArray[np.float64]) -> NDAr
 
 
 class VideoDataset(Dataset[dict[str, Any]]):
-    """Square training videos at a drawn frame rate, read by (index, position) pairs.
+    """Training videos at a drawn frame rate, read by (index, position) pairs.
 
     Args:
         source: where the videos come from.
@@ -114,6 +115,7 @@ class VideoDataset(Dataset[dict[str, Any]]):
         fps: a fixed rate in frames per second, or the distribution to draw it from.
         seed: seed of the rate, the window's start and the augmentation.
         augment: see ``transforms.prepare``.
+        buckets: whose heights, widths and numbers of frames samples have instead; None for squares.
 
     A sample holds ``video`` float32 (3, F, size, size) in [-1, 1], ``fps`` float32 (the rate that was really used),
     ``index`` and ``position``.
@@ -127,29 +129,32 @@ class VideoDataset(Dataset[dict[str, Any]]):
         fps: FpsDistribution | float,
         seed: int,
         augment: Augmentation = "none",
+        buckets: Buckets | None = None,
     ) -> None:
         if size < 1 or num_frames < 1:
             raise ConfigError(f"data.size {size} and data.frames {num_frames} must be at least 1")
         self.source, self.size, self.num_frames, self.fps, self.seed = source, size, num_frames, fps, seed
         self.augment: Augmentation = augment
+        self.buckets = buckets
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         index, position = key
+        shape = self.buckets.shape(index) if self.buckets else Shape(self.num_frames, self.size, self.size)
         reader = self.source.open(index)
         wished = self._wished_fps(index, position)
         draw = generator("augment", self.seed, index, position)
         place = float(torch.rand((), generator=draw))
-        if len(reader.timestamps) < self.num_frames:
+        if len(reader.timestamps) < shape.frames:
             raise DataError(
-                f"{reader.name}: {len(reader.timestamps)} frames, but a sample needs {self.num_frames};"
+                f"{reader.name}: {len(reader.timestamps)} frames, but a sample needs {shape.frames};"
                 " remove the file or lower data.frames"
             )
-        indices, fps = pick_frames(reader.timestamps, self.num_frames, wished, place)
+        indices, fps = pick_frames(reader.timestamps, shape.frames, wished, place)
         unique, places = np.unique(indices, return_inverse=True)  # variable-rate videos can hold a frame for long
-        video = prepare(reader.frames(unique)[places], self.size, self.augment, draw)
+        video = prepare(reader.frames(unique)[places], shape.height, shape.width, self.augment, draw)
         return {"video": video, "fps": torch.tensor(fps), "index": index, "position": position}
 
     def _wished_fps(self, index: int, position: int) -> float:

@@ -16,7 +16,7 @@ from lightning_mav.checkpoint.ema import Ema
 from lightning_mav.checkpoint.models import describe, hand_over
 from lightning_mav.data.batches import check_frames
 from lightning_mav.data.loading import Loader, batch_loader
-from lightning_mav.data.order import EndlessBatches, FixedBatches
+from lightning_mav.data.order import BucketBatches, EndlessBatches, FixedBatches
 from lightning_mav.data.skipping import LIST, BadSamples, SkippingDataset
 from lightning_mav.diffusion.noise import NoiseStream, keyed_noise
 from lightning_mav.errors import ConfigError
@@ -291,6 +291,11 @@ class StageDataModule(LightningDataModule):
         self.timeout = timeout
         self.on_error, self.skip_budget = on_error, skip_budget
 
+    @property
+    def frame_sizes(self) -> set[tuple[int, int]]:
+        """Height and width of samples in pixels."""
+        return {(self.size, self.size)}
+
     def dataset(self, split: Literal["train", "val"]) -> Any:
         """Return the data set of a split, read by (index, position) pairs."""
         raise NotImplementedError
@@ -316,20 +321,16 @@ class StageDataModule(LightningDataModule):
         dataset, trainer = self.readable("train"), self.trainer
         assert trainer is not None
         consumed = trainer.global_step * trainer.accumulate_grad_batches * self.batch_size * trainer.world_size
-        batches = EndlessBatches(
-            len(dataset),
-            self.batch_size,
-            self.seed,
-            consumed,
-            trainer.global_rank,
-            trainer.world_size,
-        )
+        place = (self.batch_size, self.seed, consumed, trainer.global_rank, trainer.world_size)
+        buckets = getattr(dataset, "buckets", None)
+        batches = BucketBatches(buckets.number, *place) if buckets else EndlessBatches(len(dataset), *place)
         return self._loader(dataset, batches)
 
     def val_dataloader(self) -> Loader:
         """Return the held-out samples, the same at every call."""
         dataset = self.readable("val")
-        return self._loader(dataset, FixedBatches(min(self.val_samples, len(dataset)), self.batch_size))
+        num, buckets = min(self.val_samples, len(dataset)), getattr(dataset, "buckets", None)
+        return self._loader(dataset, FixedBatches(num, self.batch_size, buckets and buckets.number))
 
     test_dataloader = val_dataloader
     predict_dataloader = val_dataloader
@@ -363,7 +364,7 @@ class StageDataModule(LightningDataModule):
             DataError: The data set gives others; the message names the sample.
         """
         if self.trainer is not None and getattr(self.trainer.lightning_module, "takes_frames", False):
-            check_frames(batch, self.size)
+            check_frames(batch, self.frame_sizes)
         return batch
 
     def _loader(self, dataset: Dataset[dict[str, Any]], batches: Any) -> Loader:

@@ -9,8 +9,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lightning_mav.checkpoint.clip import load_clip
+from lightning_mav.data.buckets import BucketConfig, Buckets, divide
 from lightning_mav.data.fps import FpsDistribution
 from lightning_mav.data.images import ImageDataset, open_images
+from lightning_mav.data.manifest import Samples
 from lightning_mav.data.videos import VideoDataset, open_videos
 from lightning_mav.diffusion.noise import NoiseStream
 from lightning_mav.errors import ConfigError
@@ -71,6 +73,7 @@ class DecoderDataModule(StageDataModule):
         fps: A fixed frame rate, or the distribution to draw it from.
         embedding_frame: Whose embedding is the condition: the first frame (the paper's loss) or a random one.
         augment: None, or random crops, or random crops and flips.
+        buckets: Aspects and lengths among which the samples of a manifest are divided; None for squares of one length.
         options: What every data module has: source, size, batch_size and so on.
     """
 
@@ -81,9 +84,13 @@ class DecoderDataModule(StageDataModule):
         fps: FpsDistribution | float = FpsDistribution(),
         embedding_frame: Literal["first", "random"] = "first",
         augment: Literal["none", "crop", "crop+flip"] = "none",
+        buckets: BucketConfig | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
+        if frames == 1 and buckets and buckets.lengths:
+            raise ConfigError("data.buckets.lengths: images have one frame; leave it out or raise data.frames")
+        self.buckets = buckets
         self.clip_source, self.frames, self.fps = clip, frames, fps
         self.embedding_frame, self.augment = embedding_frame, augment
 
@@ -92,13 +99,36 @@ class DecoderDataModule(StageDataModule):
         self.clip = load_clip(self.clip_source)
         self.empty_text = self.clip.encode_text([""])
 
+    @property
+    def frame_sizes(self) -> set[tuple[int, int]]:
+        """Height and width of samples in pixels."""
+        shapes = self.buckets.shapes(self.size, self.frames) if self.buckets else ()
+        return {(shape.height, shape.width) for shape in shapes} or super().frame_sizes
+
     def dataset(self, split: Literal["train", "val"]) -> Dataset[dict[str, Any]]:
         """Return images or videos."""
         source, part = self.source_of(split)
         if self.frames == 1:
-            return ImageDataset(open_images(source, part, self.size), self.size, self.seed, self.augment)
+            images = open_images(source, part, self.size)
+            return ImageDataset(images, self.size, self.seed, self.augment, self._divided(images))
         fps = replace(self.fps, curriculum_samples=0) if split == "val" and _is_drawn(self.fps) else self.fps  # type: ignore[type-var]
-        return VideoDataset(open_videos(source, part, self.size), self.size, self.frames, fps, self.seed, self.augment)
+        videos = open_videos(source, part, self.size)
+        return VideoDataset(videos, self.size, self.frames, fps, self.seed, self.augment, self._divided(videos))
+
+    def _divided(self, source: Any) -> Buckets | None:
+        """Divide what a source holds among the buckets, if there are any.
+
+        Raises:
+            ConfigError: The source does not know how large its files are.
+        """
+        if not self.buckets:
+            return None
+        if not isinstance(samples := getattr(source, "samples", None), Samples):
+            raise ConfigError(
+                f"data.buckets: data.source {self.source} has no manifest, which says how large its files are;"
+                " make one by data index"
+            )
+        return divide(samples, self.buckets.shapes(self.size, self.frames))
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Add the image embedding and the empty text, for decoders with text; an image becomes a video of one frame."""
@@ -128,6 +158,8 @@ def check_image_size(data: Any, config: DecoderConfig) -> None:
         raise ConfigError(
             f"data.size: {data.size}, but model.config.image_size is {config.image_size}; make them equal"
         )
+    if buckets := getattr(data, "buckets", None):
+        check_multiple("data.buckets.multiple", buckets.multiple, config.network.downsampling * config.unshuffle)
 
 
 def frame_difference(video: Tensor) -> Tensor:

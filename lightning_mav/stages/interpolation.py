@@ -81,11 +81,12 @@ class InterpolationDataModule(DecoderDataModule):
         self, clip: str, fps: FpsDistribution | float = FpsDistribution(beta_end=(1, 1)), **options: Any
     ) -> None:
         super().__init__(clip, fps=fps, **options)
-        if self.frames <= JUDGED_SKIP or (self.frames - 1) % JUDGED_SKIP:
-            raise ConfigError(
-                f"data.frames {self.frames}: interpolation is judged on every {JUDGED_SKIP}th frame given; "
-                f"choose a multiple of {JUDGED_SKIP}, plus 1, for example 16"
-            )
+        for frames in (self.frames, *(self.buckets.lengths if self.buckets else ())):
+            if frames <= JUDGED_SKIP or (frames - 1) % JUDGED_SKIP:
+                raise ConfigError(
+                    f"data.frames {frames}: interpolation is judged on every {JUDGED_SKIP}th frame given; "
+                    f"choose a multiple of {JUDGED_SKIP}, plus 1, for example 16"
+                )
 
 
 def psnr(video: Tensor, reference: Tensor) -> Tensor:

@@ -179,7 +179,7 @@ class PriorDataModule(StageDataModule):
         """Return the captions and the embeddings (N, D) of a loader's images."""
         captions, embeddings = [], []
         for batch in loader:
-            check_frames(batch, self.size)
+            check_frames(batch, self.frame_sizes)
             captions += batch["caption"]
             tensors = {name: value.to(device) for name, value in batch.items() if isinstance(value, Tensor)}
             embeddings.append(self._image_embedding(tensors))

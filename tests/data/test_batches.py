@@ -58,16 +58,16 @@ def test_samples_that_differ_are_named(other, said):
 def test_frames_are_of_the_size_and_range_that_stages_take(video, said):
     batch = {"video": video, "index": torch.tensor([4, 5])}
     if said is None:
-        check_frames(batch, 4)
+        check_frames(batch, {(4, 4)})
     else:
         with pytest.raises(DataError, match=f"data: video of sample 4: {said}"):
-            check_frames(batch, 4)
+            check_frames(batch, {(4, 4)})
 
 
 def test_images_are_checked_too_and_embeddings_pass():
-    check_frames({"image": torch.zeros(2, 3, 4, 4), "index": torch.tensor([0, 1])}, 4)
-    check_frames({"image_embedding": torch.zeros(2, 8), "index": torch.tensor([0, 1])}, 4)
+    check_frames({"image": torch.zeros(2, 3, 4, 4), "index": torch.tensor([0, 1])}, {(4, 4)})
+    check_frames({"image_embedding": torch.zeros(2, 8), "index": torch.tensor([0, 1])}, {(4, 4)})
     with pytest.raises(DataError, match=r"image of sample 0: expected float \(B, 3, 4, 4\)"):
-        check_frames({"image": torch.zeros(2, 3, 8, 8), "index": torch.tensor([0, 1])}, 4)
+        check_frames({"image": torch.zeros(2, 3, 8, 8), "index": torch.tensor([0, 1])}, {(4, 4)})
     with pytest.raises(DataError, match="holds index, sound, but neither video nor image"):
-        check_frames({"sound": torch.zeros(2, 8), "index": torch.tensor([0, 1])}, 4)
+        check_frames({"sound": torch.zeros(2, 8), "index": torch.tensor([0, 1])}, {(4, 4)})

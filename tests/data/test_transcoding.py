@@ -15,7 +15,7 @@ from lightning_mav.data.candidates import Candidate, candidates_of
 from lightning_mav.data.readers import GroupReader, PyAVReader, Stream, open_video
 from lightning_mav.data.shards import Extent
 from lightning_mav.data.transcoding import Transcoder, prepare
-from lightning_mav.data.transforms import resize_short_side
+from lightning_mav.data.transforms import resize_to_cover
 from lightning_mav.errors import DataError
 
 SMALL = Transcoder(size=96, gop=6, crf=18)
@@ -38,7 +38,7 @@ def test_real_clips_keep_their_frames_and_times(shared_data, name):
     wanted = np.unique(np.linspace(0, len(before.timestamps) - 1, 6).astype(int))
     frames, small = before.frames(wanted), after.frames(wanted)
     short = min(96, *frames.shape[1:3])
-    resized = resize_short_side(frames, short)[:, : small.shape[1], : small.shape[2]]
+    resized = resize_to_cover(frames, short, short)[:, : small.shape[1], : small.shape[2]]
     assert short - 1 <= min(small.shape[1:3]) <= short
     assert (small.float() - resized).abs().mean() < 6
 

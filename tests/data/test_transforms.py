@@ -6,7 +6,7 @@ from lightning_mav.data.transforms import (
     downsample,
     gaussian_blur,
     prepare,
-    resize_short_side,
+    resize_to_cover,
     to_network_range,
     to_uint8,
 )
@@ -27,7 +27,7 @@ def test_uint8_and_network_range_are_inverse():
 @pytest.mark.parametrize("shape", [(40, 20), (20, 40), (16, 31), (9, 12)])
 @pytest.mark.parametrize("augment", ["none", "crop", "crop+flip"])
 def test_any_frame_size_becomes_the_square_asked_for(shape, augment):
-    video = prepare(noise_frames(3, *shape), 16, augment, generator(1))
+    video = prepare(noise_frames(3, *shape), 16, 16, augment, generator(1))
     assert video.shape == (3, 3, 16, 16) and video.dtype == torch.float32 and video.is_contiguous()
     assert video.abs().max() <= 1
 
@@ -35,25 +35,25 @@ def test_any_frame_size_becomes_the_square_asked_for(shape, augment):
 def test_resizing_keeps_the_aspect_and_averages_detail_away():
     frames = torch.zeros(1, 64, 128, 3, dtype=torch.uint8)
     frames[:, ::2] = 255
-    small = resize_short_side(frames, 8)
+    small = resize_to_cover(frames, 8, 8)
     assert small.shape == (1, 8, 16, 3)
     assert (small.float() - 127.5).abs().max() < 12  # stripes finer than a pixel turn gray instead of aliasing
 
 
 def test_the_centre_crop_is_central_and_the_random_one_moves():
     frames = torch.arange(32, dtype=torch.uint8).view(1, 1, 32, 1).expand(1, 16, 32, 3)
-    centre = to_uint8(prepare(frames, 16, "none", generator(0)))
+    centre = to_uint8(prepare(frames, 16, 16, "none", generator(0)))
     assert torch.equal(centre[0, 0, :, 0], torch.arange(8, 24, dtype=torch.uint8))
-    lefts = {int(to_uint8(prepare(frames, 16, "crop", generator(i)))[0, 0, 0, 0]) for i in range(200)}
+    lefts = {int(to_uint8(prepare(frames, 16, 16, "crop", generator(i)))[0, 0, 0, 0]) for i in range(200)}
     assert lefts == set(range(17))
 
 
 def test_one_crop_and_one_flip_serve_all_frames_of_a_sample():
     frames = noise_frames(1, 16, 40).expand(5, -1, -1, -1)
-    videos = [prepare(frames, 16, "crop+flip", generator(i)) for i in range(20)]
+    videos = [prepare(frames, 16, 16, "crop+flip", generator(i)) for i in range(20)]
     assert all(torch.equal(video, video[:, :1].expand_as(video)) for video in videos)
     rising = torch.arange(16, dtype=torch.uint8).view(1, 1, 16, 1).expand(1, 16, 16, 3)
-    flips = sum(bool(prepare(rising, 16, "crop+flip", generator(i))[0, 0, 0, 0] > -0.95) for i in range(200))
+    flips = sum(bool(prepare(rising, 16, 16, "crop+flip", generator(i))[0, 0, 0, 0] > -0.95) for i in range(200))
     assert 70 < flips < 130
 
 
