@@ -2,6 +2,7 @@
 
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -69,4 +70,4 @@ def test_its_checkpoint_generates(pipeline, tmp_path):
     out = tmp_path / "a.mp4"
     words = ["--model", pipeline, "--prompt", "a cockatoo", "--until", "decoder", "--fps", 8, "--out", out]
     assert main(["generate", *map(str, words)]) == 0
-    assert open_video(str(out)).frames(range(16)).shape == (16, 16, 16, 3)
+    assert open_video(str(out)).frames(np.arange(16)).shape == (16, 16, 16, 3)

@@ -22,7 +22,7 @@ def doctor() -> None:
 def packages() -> list[Row]:
     """Return the version of every package the project depends on."""
     names = "torch lightning jsonargparse torchmetrics einops open_clip_torch transformers hydra-core torch-fidelity"
-    names += " decord decord2 av tensorboard safetensors pillow numpy"
+    names += " decord decord2 torchcodec av tensorboard safetensors pillow numpy"
     return [(name, _version(name)) for name in names.split()]
 
 
@@ -46,16 +46,16 @@ def devices() -> list[Row]:
 def readers() -> list[Row]:
     """Return for every video reader whether it decodes a small video that is written for the purpose."""
     from lightning_mav.data.readers import DecordReader, PyAVReader
+    from lightning_mav.data.torchcodec_reader import TorchCodecReader, is_installed
 
+    found = [("decord", DecordReader), ("pyav", PyAVReader)]
+    found += [("torchcodec", TorchCodecReader)] if is_installed() else []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "small.mp4"
         written = attempt(partial(_write_video, path))
         if written != "works":
             return [("mp4 writer", written)]
-        decoded = [
-            (f"{name} reader", attempt(partial(_read_video, reader, path)))
-            for name, reader in (("decord", DecordReader), ("pyav", PyAVReader))
-        ]
+        decoded = [(f"{name} reader", attempt(partial(_read_video, reader, path))) for name, reader in found]
     return [("mp4 writer", written), *decoded]
 
 

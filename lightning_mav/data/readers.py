@@ -1,6 +1,6 @@
-"""Reading video files: the ``VideoReader`` protocol, decord first, PyAV as second reader.
+"""Reading video files: the ``VideoReader`` protocol, decord first, then torchcodec if it is installed, then PyAV.
 
-Both read the stream with the most pixels (the first of equals), turn frames upright and take times from timestamps. A
+All read the stream with the most pixels (the first of equals), turn frames upright and take times from timestamps. A
 reader belongs to the process that opened it, so sources open theirs inside the ``DataLoader``'s worker.
 """
 
@@ -96,6 +96,7 @@ class Stream:
 
     Attributes:
         number: Among the video streams.
+        place: Among all streams.
         width: In pixels.
         height: In pixels.
         frames: As declared; 0 if unknown.
@@ -103,6 +104,7 @@ class Stream:
     """
 
     number: int
+    place: int
     width: int
     height: int
     frames: int
@@ -125,10 +127,14 @@ def open_video(path: str, opener: Opener | None = None) -> FileReader:
     stream = largest_stream(path, opener)
     if stream.index:
         return GroupReader(path, stream, opener)
-    try:
+    from lightning_mav.data.torchcodec_reader import TorchCodecReader, is_installed
+
+    with suppress(DataError, ImportError):
         return DecordReader(path, stream, opener)
-    except (DataError, ImportError):
-        return PyAVReader(path, stream, opener)
+    if is_installed():
+        with suppress(DataError):
+            return TorchCodecReader(path, stream, opener)
+    return PyAVReader(path, stream, opener)
 
 
 def largest_stream(path: str, opener: Opener | None = None) -> Stream:
@@ -137,7 +143,7 @@ def largest_stream(path: str, opener: Opener | None = None) -> Stream:
         known = [(i, s) for i, s in enumerate(container.streams.video) if s.codec_context]  # of a codec that is known
         ours = bool(known) and known[0][1].codec_context.name == "h264" and container.metadata.get("comment") == MARK
         index = FrameIndex.of(known[0][1]) if ours else None
-        streams = [Stream(i, s.width, s.height, s.frames, index) for i, s in known]
+        streams = [Stream(i, s.index, s.width, s.height, s.frames, index) for i, s in known]
     if not streams:
         raise DataError(f"{path}: no video stream; remove it from the data")
     largest = max(streams, key=lambda stream: stream.width * stream.height)
@@ -182,7 +188,7 @@ class DecordReader:
             decoded = ((place, self._next()) for place in places)
             return stack([frame.asnumpy() for place, frame in decoded if place in wanted], self.name)
         except (self._decord.DECORDError, RuntimeError) as error:
-            raise _damaged(self.name) from error
+            raise damaged(self.name) from error
 
     def all_frames(self) -> Iterator[NDArray[np.uint8]]:
         """Yield every frame in turn, uint8 (H, W, 3), upright.
@@ -195,7 +201,7 @@ class DecordReader:
             for _ in range(len(self.timestamps)):
                 yield self._next().asnumpy()
         except (self._decord.DECORDError, RuntimeError, StopIteration) as error:
-            raise _damaged(self.name) from error
+            raise damaged(self.name) from error
 
     def _rewind(self) -> None:
         file = self.name if self._opener is None else self._small(self._opener())
@@ -256,7 +262,7 @@ class PyAVReader:
             missing -= 1
             yield _upright(frame)
         if missing > 0:
-            raise _damaged(self.name)
+            raise damaged(self.name)
 
     def _collect(self, wanted: set[int], seek: int) -> Tensor:
         found: list[NDArray[np.uint8]] = []
@@ -265,7 +271,7 @@ class PyAVReader:
                 found.append(_upright(frame))
             if len(found) == len(wanted):
                 return stack(found, self.name)
-        raise _damaged(self.name)
+        raise damaged(self.name)
 
     @contextmanager
     def _stream(self) -> Iterator[tuple[Any, Any]]:
@@ -307,9 +313,9 @@ class GroupReader(PyAVReader):
             for packet in self._packets(self._index.needed(indices)):
                 found += [_upright(frame) for frame in decoder.decode(packet) if frame.pts in wanted]
         except av.FFmpegError as error:
-            raise _damaged(self.name) from error
+            raise damaged(self.name) from error
         if len(found) != len(indices):
-            raise _damaged(self.name)
+            raise damaged(self.name)
         return stack(found, self.name)
 
     def _decoder(self) -> Any:
@@ -343,7 +349,7 @@ def _opened(path: str, opener: Opener | None) -> Iterator[Any]:
     except (av.FFmpegError, OSError) as error:
         if container is None:
             raise DataError(f"{path}: cannot be read as a video ({error.strerror}); remove it") from error
-        raise _damaged(path) from error
+        raise damaged(path) from error
 
 
 class _Converter(threading.local):
@@ -377,5 +383,6 @@ def _require_whole(path: str, num_frames: int, stream: Stream) -> None:
         raise DataError(f"{path}: holds {num_frames} of its {stream.frames} frames; fetch it again or remove it")
 
 
-def _damaged(path: str) -> DataError:
+def damaged(path: str) -> DataError:
+    """Return the error of a file that does not decode."""
     return DataError(f"{path}: damaged, some frames cannot be decoded; repair it or remove it")
