@@ -124,7 +124,9 @@ def _dead(workers: list[Any]) -> int | None:
     """Return the number of a worker that has ended; one whose pipe has just broken is about to."""
     if not (ended := wait([worker.sentinel for worker in workers], timeout=1)):
         return None
-    return [worker.sentinel for worker in workers].index(ended[0])
+    number = [worker.sentinel for worker in workers].index(ended[0])
+    workers[number].join(1)  # its pipes close a moment before its exit code is known
+    return number
 
 
 def _end(exitcode: int | None) -> str:

@@ -6,6 +6,7 @@ import signal
 import time
 from itertools import islice
 
+import numpy.random  # noqa: F401 - forked readers import it otherwise, which old loaders that are collected then break
 import pytest
 from torch.utils.data import Dataset
 
