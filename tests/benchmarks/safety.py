@@ -3,15 +3,15 @@
     PYTHONPATH=. OMP_NUM_THREADS=1 python tests/benchmarks/safety.py [blocks] [steps a block]
 
 ``fit`` saves once a block, with checksum and fsync; the plain Trainer saves nothing and has no callback but the clock.
-Both train in one process, a block each in turn; the CPU time of the whole process is counted.
+Each trains in a process of its own, a block in turn, and counts that process's CPU time.
 """
 
 import sys
 import tempfile
-from dataclasses import dataclass, field
+from multiprocessing import active_children, get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
-from threading import Semaphore, Thread
 from time import process_time
 from typing import Any
 
@@ -48,73 +48,42 @@ TRAINER = {
 }
 
 
-@dataclass
-class Turns:
-    """Two trainings that take turns.
-
-    Attributes:
-        block: Steps of a turn.
-        plain: Whose turn it is; at first neither's.
-        safe: Likewise.
-        arrived: The plain one is set up.
-        seconds: CPU time of the turns of each.
-    """
-
-    block: int = 100
-    plain: Semaphore = field(default_factory=lambda: Semaphore(0))
-    safe: Semaphore = field(default_factory=lambda: Semaphore(1))
-    arrived: Semaphore = field(default_factory=lambda: Semaphore(0))
-    seconds: dict[str, list[float]] = field(default_factory=lambda: {"plain": [], "safe": []})
-
-
-TURNS = Turns()
-
-
 class Clock(Callback):
-    """Ends a turn after each block of steps."""
+    """Trains a block of steps whenever it is told to, and says how much CPU time that took."""
 
-    name, other = "safe", "plain"
+    connection: Connection
+    block: int
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.step = 0
-        TURNS.arrived.release()
+        self.connection.send(None)
         self.wait()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if trainer.global_step == self.step + TURNS.block:
+        if trainer.global_step == self.step + self.block:
             self.step = trainer.global_step
-            self.pass_on()
+            self.connection.send(process_time() - self.began)
             self.wait()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.pass_on()
+        self.connection.send(process_time() - self.began)
 
     def wait(self) -> None:
-        getattr(TURNS, self.name).acquire()
+        self.connection.recv()
         self.began = process_time()
-
-    def pass_on(self) -> None:
-        TURNS.seconds[self.name].append(process_time() - self.began)
-        getattr(TURNS, self.other).release()
-
-
-class PlainClock(Clock):
-    """That of the plain training."""
-
-    name, other = "plain", "safe"
 
 
 def train_plainly(steps: int, folder: Path) -> None:
     """Train as Lightning does by itself, without saving."""
     plain: dict[str, Any] = {"enable_checkpointing": False, "use_distributed_sampler": False}
-    trainer = Trainer(max_steps=steps, default_root_dir=folder, callbacks=[PlainClock()], **plain, **TRAINER)
+    trainer = Trainer(max_steps=steps, default_root_dir=folder, callbacks=[Clock()], **plain, **TRAINER)
     trainer.fit(SpatialSRStage(CONFIG), SpatialSRDataModule(**DATA))
 
 
 def train_safely(steps: int, folder: Path) -> None:
     """Train by the command line."""
     config = {
-        "checkpoint_every": TURNS.block,
+        "checkpoint_every": Clock.block,
         "model": {"class_path": "lightning_mav.stages.SpatialSRStage", "init_args": {"config": to_plain(CONFIG)}},
         "data": {"class_path": "lightning_mav.stages.SpatialSRDataModule", "init_args": DATA},
         "trainer": TRAINER | {"max_steps": steps, "callbacks": [{"class_path": "__main__.Clock"}]},
@@ -123,20 +92,35 @@ def train_safely(steps: int, folder: Path) -> None:
     assert command(["fit", "--config", str(folder / "config.yaml"), "--run", str(folder / "run")]) == 0
 
 
+def train(name: str, connection: Connection, steps: int, block: int, folder: Path) -> None:
+    """Train in a process of its own."""
+    torch.set_num_threads(1)
+    Clock.connection, Clock.block = connection, block
+    {"plain": train_plainly, "safe": train_safely}[name](steps, folder)
+
+
 def main(blocks: int = 17, block: int = 100) -> None:
     """Print the median ratio, without the first and the last block, beside which something else goes on."""
-    torch.set_num_threads(1)
-    TURNS.block, steps = block, (blocks + 2) * block
+    context, ours = get_context("spawn"), {}
     with tempfile.TemporaryDirectory() as folder:
-        plain = Thread(target=train_plainly, args=(steps, Path(folder)), daemon=True)
-        plain.start()
-        TURNS.arrived.acquire()
-        train_safely(steps, Path(folder))
-        plain.join()
-    safe, plain_seconds = (TURNS.seconds[name][1:-1] for name in ("safe", "plain"))
-    ratio = median(one / other for one, other in zip(safe, plain_seconds, strict=True))
-    step = 1000 * median(plain_seconds) / block
+        for name in ("plain", "safe"):
+            ours[name], theirs = context.Pipe()
+            work = (name, theirs, (blocks + 2) * block, block, Path(folder))
+            context.Process(target=train, args=work, daemon=True).start()
+            ours[name].recv()
+        seconds = [[turn(connection) for connection in ours.values()] for _ in range(blocks + 2)][1:-1]
+        for process in active_children():
+            process.join()
+    ratio = median(safe / plain for plain, safe in seconds)
+    step = 1000 * median(plain for plain, _ in seconds) / block
     print(f"{blocks} blocks of {block} steps, one save a block: {ratio:.3f} x the CPU time of {step:.1f} ms a step")
+
+
+def turn(connection: Connection) -> float:
+    """Let a training have its turn, and return what it took."""
+    connection.send(None)
+    seconds: float = connection.recv()
+    return seconds
 
 
 if __name__ == "__main__":
