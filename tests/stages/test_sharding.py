@@ -9,10 +9,14 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from lightning_mav import cli  # imported once, for all ranks
 from lightning_mav.__main__ import main
@@ -22,7 +26,11 @@ from lightning_mav.checkpoint.models import load_model, read_description, read_m
 from lightning_mav.checkpoint.resolve import newest_checkpoint
 from lightning_mav.errors import ConfigError
 from lightning_mav.models.clip import Clip, ClipConfig
+from lightning_mav.models.decoder import Decoder
+from lightning_mav.networks.pseudo3d import TemporalConfig
 from lightning_mav.networks.small_clip import SmallClipConfig
+from lightning_mav.networks.unet import UNetConfig
+from lightning_mav.planning.sharding import FLOAT32, SHARED, on_one_rank
 from lightning_mav.stages.base import Stage
 from lightning_mav.stages.sharding import shard
 from lightning_mav.strategies import renamed
@@ -184,6 +192,28 @@ def test_a_model_too_small_to_be_cut_says_what_to_take():
     clip = Clip(ClipConfig(SmallClipConfig(8, 8, (8,), text_width=8, text_layers=1, text_heads=1)))
     with pytest.raises(ConfigError, match=r"the clip is too small to be cut.*ddp\.yaml"):
         shard(clip, None, "32-true")
+
+
+@pytest.fixture
+def mesh(request):
+    """The devices of a group that is not there: what one of them holds is real, and nothing is sent."""
+    torch.distributed.init_process_group("fake", rank=0, world_size=request.param, store=FakeStore())
+    yield init_device_mesh("cpu", (request.param,))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("mesh", [8, 64, 256], indirect=True)
+def test_a_device_of_many_holds_the_share_that_is_planned(mesh, decoder_config):
+    network = UNetConfig(channels=256, channel_mult=(1, 2), num_res_blocks=1, image_embedding_dim=256, context_dim=256)
+    network = replace(network, fps=True, temporal=TemporalConfig())
+    with torch.device("meta"):
+        model = Decoder(replace(decoder_config(), network=network))
+    weights = sum(parameter.numel() * FLOAT32 for parameter in model.parameters())
+    peak = Counter(dict.fromkeys((*SHARED, "activations"), weights))
+    planned = on_one_rank(peak, mesh.size(), trained=0, gathered=0)["weights"]
+    shard(model, mesh, "32-true")
+    held = sum(parameter.to_local().nbytes for parameter in model.parameters())
+    assert held == pytest.approx(planned, rel=0.01)
 
 
 @pytest.fixture
