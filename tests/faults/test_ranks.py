@@ -173,7 +173,7 @@ def test_the_command_is_killed_and_neither_ranks_nor_readers_are_left(job, tmp_p
 def test_under_torchrun_a_signal_to_one_rank_saves_and_a_killed_one_ends_all(job, tmp_path):
     torchrun = ["torch.distributed.run", "--nproc-per-node", "2", "-m", "--", "lightning_mav"]
     code, said, _ = job(*torchrun, event=("SIGTERM", 2, 1))
-    assert code == 1 and said.count("exitcode  : 143") == 2
+    assert code == 1 and "exitcode  : 143" in said  # of the first that has left; torchrun may end the other
     assert step_in(tmp_path) == 3
     code, said, seconds = job(*torchrun, options=["--checkpoint_every", 2], event=("SIGKILL", 7, 1))
     assert code == 1 and "Signal 9 (SIGKILL)" in said
