@@ -53,7 +53,7 @@ def test_key_frames_come_often_and_the_bytes_depend_on_nothing_else(video_folder
 
 def test_a_window_costs_the_groups_it_touches_and_is_right(video_folder):
     data = SMALL(candidate(video_folder / "a.mp4"))
-    video, whole = reader_of(data), PyAVReader("small", Stream(0, 192, 96, 60), partial(io.BytesIO, data))
+    video, whole = reader_of(data), PyAVReader("small", Stream(0, 0, 192, 96, 60), partial(io.BytesIO, data))
     assert isinstance(video, GroupReader) and np.allclose(video.timestamps, whole.timestamps)
     frames = torch.from_numpy(np.stack(list(whole.all_frames())))
     for wanted in ([0], [59], [0, 59], [5, 6, 7], [11, 12, 30], list(range(60))):
