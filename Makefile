@@ -63,11 +63,12 @@ $(DEMO)/decoder/done: $(DEMO)/decoder_image/done
 $(DEMO)/interpolation/done: $(DEMO)/decoder/done
 $(DEMO)/sr_spacetime/done: $(DEMO)/sr_spacetime_image/done
 
+# Two processes of one thread each: networks as small as the tests' lose more by waiting for threads than they gain.
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 faults: $(STAMP)
-	$(BIN)/python -m pytest -m "row or full" --table=docs/faults.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "row or full" --table=docs/faults.md
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
