@@ -65,8 +65,8 @@ def check(
                 bar.update(len(verdicts))
             else:
                 verdicts = list(_verdicts(unit, crew, least, bar))
-            if part:
-                write_rows(part, [vars(bad) if bad else {} for bad in verdicts])
+                if part:
+                    write_rows(part, [vars(bad) if bad else {} for bad in verdicts])
             yield from verdicts
     if notes:
         _remove(notes)

@@ -304,6 +304,8 @@ class GroupReader(PyAVReader):
         self.name, self._opener, self._number, self._index = path, opener, stream.number, stream.index
         self.timestamps = self._index.times
         _require_whole(path, len(self.timestamps), stream)
+        if self._index.keys[:1].tolist() != [0]:
+            raise damaged(path)
 
     def frames(self, indices: NDArray[np.int64]) -> Tensor:
         """Return uint8 frames (n, H, W, 3)."""

@@ -65,6 +65,15 @@ def test_a_window_costs_the_groups_it_touches_and_is_right(video_folder):
             assert len(reader_of(bytes(damaged)).frames(np.arange(60))) == 60
 
 
+@pytest.mark.parametrize("change", [(0, b"free"), (12, b"\0\0\0\3")], ids=["no key frames named", "a later first one"])
+def test_key_frames_that_are_named_wrongly_are_damage(video_folder, change):
+    data = bytearray(SMALL(candidate(video_folder / "a.mp4")))
+    place = data.index(b"stss") + change[0]
+    data[place : place + 4] = change[1]
+    with pytest.raises(DataError, match="damaged"):
+        reader_of(bytes(data)).frames(np.array([9]))
+
+
 def test_a_source_becomes_shards_and_a_killed_run_goes_on(video_folder, tmp_path, monkeypatch, crew_in_this_process):
     monkeypatch.setattr(transcoding, "Crew", crew_in_this_process)
     (tmp_path / "bad.mp4").write_text("no video " * 100)
