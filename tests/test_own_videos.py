@@ -9,7 +9,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lightning_mav.__main__ import main
 from lightning_mav.checkpoint.models import save_model
-from lightning_mav.data.readers import DecordReader, PyAVReader, open_video
+from lightning_mav.data.decord_reader import DecordReader
+from lightning_mav.data.pyav_reader import PyAVReader
+from lightning_mav.data.readers import open_video
 from lightning_mav.models.base import Sampling
 from lightning_mav.models.clip import Clip, ClipConfig
 from lightning_mav.models.prior import Prior, PriorConfig

@@ -45,7 +45,8 @@ def devices() -> list[Row]:
 
 def readers() -> list[Row]:
     """Return for every video reader whether it decodes a small video that is written for the purpose."""
-    from lightning_mav.data.readers import DecordReader, PyAVReader
+    from lightning_mav.data.decord_reader import DecordReader
+    from lightning_mav.data.pyav_reader import PyAVReader
     from lightning_mav.data.torchcodec_reader import TorchCodecReader, is_installed
 
     found = [("decord", DecordReader), ("pyav", PyAVReader)]
@@ -91,7 +92,7 @@ def _write_video(path: Path) -> None:
 def _read_video(reader: type, path: Path) -> None:
     import numpy as np
 
-    from lightning_mav.data.readers import largest_stream
+    from lightning_mav.data.video_streams import largest_stream
 
     frames = reader(str(path), largest_stream(str(path))).frames(np.arange(4))
     assert frames.shape == (4, 64, 64, 3), frames.shape

@@ -9,8 +9,10 @@ from lightning_mav.checkpoint.digest import hexdigest
 from lightning_mav.data.candidates import Candidate
 from lightning_mav.data.images import decode_image
 from lightning_mav.data.manifest import Sample
-from lightning_mav.data.readers import FileReader, PyAVReader, largest_stream
+from lightning_mav.data.pyav_reader import PyAVReader
+from lightning_mav.data.readers import FileReader
 from lightning_mav.data.shards import Extent
+from lightning_mav.data.video_streams import largest_stream
 from lightning_mav.data.windows import is_windows, open_stored
 from lightning_mav.errors import DataError
 

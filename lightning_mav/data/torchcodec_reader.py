@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_mav.data.readers import SEEK_BEYOND, Opener, PyAVReader, Stream, damaged
+from lightning_mav.data.pyav_reader import PyAVReader
+from lightning_mav.data.video_streams import SEEK_BEYOND, Opener, Stream, damaged
 from lightning_mav.errors import DataError
 
 AT_ONCE = 16  # frames

@@ -19,9 +19,9 @@ from lightning_mav.data.candidates import Candidate, kind_of, reason, survey
 from lightning_mav.data.crew import Crew, in_order
 from lightning_mav.data.manifest import json_line
 from lightning_mav.data.packing import Item, begin, put
-from lightning_mav.data.readers import MARK, stack
 from lightning_mav.data.shards import Bad
 from lightning_mav.data.transforms import resize_to_cover
+from lightning_mav.data.video_streams import MARK, stack
 from lightning_mav.data.videos import nearest
 from lightning_mav.data.windows import SUFFIX, encode_frames, open_stored
 from lightning_mav.errors import DataError

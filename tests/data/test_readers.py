@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_mav.data import readers
-from lightning_mav.data.readers import DecordReader, PyAVReader, largest_stream, open_video
+from lightning_mav.data import decord_reader, pyav_reader, video_streams
+from lightning_mav.data.decord_reader import DecordReader
+from lightning_mav.data.pyav_reader import PyAVReader
+from lightning_mav.data.readers import open_video
 from lightning_mav.data.torchcodec_reader import TorchCodecReader, is_installed
+from lightning_mav.data.video_streams import largest_stream
 from lightning_mav.data.writing import write_mp4
 from lightning_mav.errors import DataError
 
@@ -49,7 +52,8 @@ def test_readers_give_the_frames_and_times_asked_for(video_folder, reader, name,
 
 
 def test_seeking_in_long_files_gives_the_same_frames(video_folder, monkeypatch):
-    monkeypatch.setattr(readers, "SEEK_BEYOND", 5)
+    for module in (decord_reader, pyav_reader):
+        monkeypatch.setattr(module, "SEEK_BEYOND", 5)
     with pytest.raises(DataError, match="too long"):
         opened(DecordReader, video_folder / "a.mp4")
     assert numbers(open_video(str(video_folder / "a.mp4")).frames(np.array([20, 41]))) == [20, 41]
@@ -81,7 +85,7 @@ def test_files_that_decode_only_from_their_start_are_right(shared_data, name, wa
     whole = decoded(path, 0, wanted[-1] + 1)
     assert np.array_equal(opened(reader, path).frames(wanted), whole[wanted])
     if reader is PyAVReader:
-        monkeypatch.setattr(readers, "SEEK_BEYOND", 2)
+        monkeypatch.setattr(pyav_reader, "SEEK_BEYOND", 2)
         assert np.array_equal(opened(PyAVReader, path).frames(wanted), whole[wanted])
 
 
@@ -199,7 +203,7 @@ def test_written_videos_read_back_close(tmp_path):
 
 @pytest.mark.row(25)
 def test_frames_too_large_for_memory_are_refused(video_folder, monkeypatch):
-    monkeypatch.setattr(readers, "MAX_PIXELS", 32 * 64 - 1)
+    monkeypatch.setattr(video_streams, "MAX_PIXELS", 32 * 64 - 1)
     with pytest.raises(DataError, match=r"a\.mp4: frames of 64 x 32 pixels are too large"):
         open_video(str(video_folder / "a.mp4"))
 
@@ -216,7 +220,7 @@ def test_bytes_of_another_file_are_read_like_a_file(video_folder, reader):
 
 
 def test_what_is_too_large_for_decord_is_read_in_place(video_folder, monkeypatch):
-    monkeypatch.setattr(readers, "IN_MEMORY", 100)
+    monkeypatch.setattr(decord_reader, "IN_MEMORY", 100)
     opener = partial(open, video_folder / "a.mp4", "rb")
     video = open_video("inside", opener)
     assert isinstance(video, PyAVReader) and numbers(video.frames(np.array([7]))) == [7]

@@ -12,10 +12,13 @@ import torch
 
 from lightning_mav.data import transcoding
 from lightning_mav.data.candidates import Candidate, candidates_of
-from lightning_mav.data.readers import GroupReader, PyAVReader, Stream, open_video
+from lightning_mav.data.prepared_reader import GroupReader
+from lightning_mav.data.pyav_reader import PyAVReader
+from lightning_mav.data.readers import open_video
 from lightning_mav.data.shards import Extent
 from lightning_mav.data.transcoding import Transcoder, prepare
 from lightning_mav.data.transforms import resize_to_cover
+from lightning_mav.data.video_streams import Stream
 from lightning_mav.errors import DataError
 
 SMALL = Transcoder(size=96, gop=6, crf=18)
