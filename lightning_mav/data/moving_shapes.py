@@ -143,6 +143,8 @@ class Scene:
 
     def path(self, times: Tensor) -> Tensor:
         """Return the centroids (F, 2) at ``times`` (F,) in seconds."""
+        if not self.amplitude:
+            return torch.tensor(self.centre).expand(len(times), 2)
         angle = 2 * math.pi * self.frequency * times + self.phase
         # An orbit is a diagonal whose second coordinate runs a quarter period ahead.
         second = angle + math.pi / 2 if self.shape == "cross" else angle

@@ -28,6 +28,8 @@ def resize_to_cover(frames: Tensor, height: int, width: int) -> Tensor:
 
 def crop(frames: Tensor, height: int, width: int, generator: torch.Generator | None = None) -> Tensor:
     """Crop frames (F, H, W, 3) to ``height`` x ``width``: centred, or anywhere when a generator is given."""
+    if generator is None and frames.shape[1:3] == (height, width):
+        return frames
     room = torch.tensor(frames.shape[1:3]) - torch.tensor([height, width])
     share = torch.full((2,), 0.5) if generator is None else torch.rand(2, generator=generator)
     top, left = (share * (room + 1)).long().minimum(room).tolist()
