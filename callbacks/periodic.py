@@ -9,7 +9,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 
-from lightning_mav.data.batches import collate
 from lightning_mav.errors import ConfigError
 from lightning_mav.stages.base import Batch, Stage
 
@@ -80,8 +79,7 @@ def held_out(trainer: Trainer, stage: LightningModule, num: int) -> Batch:
     No DataLoader is made for it: that would draw from torch's global generator.
     """
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
-    dataset = data.readable("val")
-    batch = data.on_before_batch_transfer(collate([dataset[i, i] for i in range(min(num, len(dataset)))]), 0)
+    batch = data.on_before_batch_transfer(data.held_out(num), 0)
     batch = data.transfer_batch_to_device(batch, stage.device, 0)
     trainer.validating = True  # so that nothing is cropped or degraded at random
     try:

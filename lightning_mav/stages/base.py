@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from lightning_mav.checkpoint.ema import Ema
 from lightning_mav.checkpoint.models import describe, hand_over
-from lightning_mav.data.batches import check_frames
+from lightning_mav.data.batches import check_frames, collate
 from lightning_mav.data.loading import Loader, batch_loader
 from lightning_mav.data.order import BucketBatches, EndlessBatches, FixedBatches
 from lightning_mav.data.skipping import LIST, BadSamples, SkippingDataset
@@ -331,6 +331,11 @@ class StageDataModule(LightningDataModule):
         dataset = self.readable("val")
         num, buckets = min(self.val_samples, len(dataset)), getattr(dataset, "buckets", None)
         return self._loader(dataset, FixedBatches(num, self.batch_size, buckets and buckets.number))
+
+    def held_out(self, num: int) -> Batch:
+        """Return the first ``num`` held-out samples, of the shape that the model makes."""
+        dataset = self.readable("val")
+        return collate([dataset[i, i] for i in range(min(num, len(dataset)))])
 
     test_dataloader = val_dataloader
     predict_dataloader = val_dataloader

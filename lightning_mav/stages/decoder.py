@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lightning_mav.checkpoint.clip import load_clip
+from lightning_mav.data.batches import collate
 from lightning_mav.data.buckets import BucketConfig, Buckets, divide
 from lightning_mav.data.fps import FpsDistribution
 from lightning_mav.data.images import ImageDataset, open_images
@@ -88,8 +89,11 @@ class DecoderDataModule(StageDataModule):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        if frames == 1 and buckets and buckets.lengths:
-            raise ConfigError("data.buckets.lengths: images have one frame; leave it out or raise data.frames")
+        if buckets and buckets.lengths and frames not in buckets.lengths:
+            raise ConfigError(
+                f"data.buckets.lengths: {list(buckets.lengths)}, but data.frames is {frames}, the number that samples"
+                " are drawn with during training; make it one of them"
+            )
         self.buckets = buckets
         self.clip_source, self.frames, self.fps = clip, frames, fps
         self.embedding_frame, self.augment = embedding_frame, augment
@@ -103,32 +107,46 @@ class DecoderDataModule(StageDataModule):
     def frame_sizes(self) -> set[tuple[int, int]]:
         """Height and width of samples in pixels."""
         shapes = self.buckets.shapes(self.size, self.frames) if self.buckets else ()
-        return {(shape.height, shape.width) for shape in shapes} or super().frame_sizes
+        return {(shape.height, shape.width) for shape in shapes} | super().frame_sizes
 
     def dataset(self, split: Literal["train", "val"]) -> Dataset[dict[str, Any]]:
         """Return images or videos."""
         source, part = self.source_of(split)
         if self.frames == 1:
             images = open_images(source, part, self.size)
-            return ImageDataset(images, self.size, self.seed, self.augment, self._divided(images))
+            return ImageDataset(images, self.size, self.seed, self.augment, self._divided(images, source))
         fps = replace(self.fps, curriculum_samples=0) if split == "val" and _is_drawn(self.fps) else self.fps  # type: ignore[type-var]
         videos = open_videos(source, part, self.size)
-        return VideoDataset(videos, self.size, self.frames, fps, self.seed, self.augment, self._divided(videos))
+        return VideoDataset(videos, self.size, self.frames, fps, self.seed, self.augment, self._divided(videos, source))
 
-    def _divided(self, source: Any) -> Buckets | None:
-        """Divide what a source holds among the buckets, if there are any.
+    def _divided(self, files: Any, source: str) -> Buckets | None:
+        """Divide the files of a source among the buckets, if there are any.
 
         Raises:
-            ConfigError: The source does not know how large its files are.
+            ConfigError: The source does not say how large they are.
         """
         if not self.buckets:
             return None
-        if not isinstance(samples := getattr(source, "samples", None), Samples):
+        if not isinstance(samples := getattr(files, "samples", None), Samples):
             raise ConfigError(
-                f"data.buckets: data.source {self.source} has no manifest, which says how large its files are;"
-                " make one by data index"
+                f"data.buckets: {source} has no manifest, which says how large its files are; make one by data index"
             )
         return divide(samples, self.buckets.shapes(self.size, self.frames))
+
+    def held_out(self, num: int) -> Batch:
+        """Return the first ``num`` held-out samples, of the shape that the model makes, whatever the buckets.
+
+        Raises:
+            ConfigError: No video is long enough.
+        """
+        dataset: Any = self.dataset("val")
+        if not (buckets := dataset.buckets):
+            return super().held_out(num)
+        dataset.buckets = None
+        long = [index for index in range(len(dataset)) if buckets.shape(index).frames >= self.frames]
+        if not long:
+            raise ConfigError(f"data.frames: {self.frames}, but no held-out video has as many; lower it")
+        return collate([dataset[index, index] for index in long[:num]])
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Add the image embedding and the empty text, for decoders with text; an image becomes a video of one frame."""

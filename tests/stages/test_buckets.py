@@ -13,6 +13,7 @@ from lightning_mav.data.writing import write_mp4
 
 SHAPES = {(6, 8, 8), (3, 8, 8), (6, 4, 12), (3, 4, 12)}
 SIZES = [(12, 24, 24), (4, 24, 24), (12, 12, 36), (5, 12, 36)]  # of videos, one for each shape
+KINDS = ("SampleGrid", "VideoMetrics")
 SEEN = []
 
 
@@ -43,8 +44,9 @@ def fit_buckets(fit, manifest):
     def run(folder, steps, *options):
         SEEN.clear()
         buckets = json.dumps({"aspects": [1, 3], "lengths": [3, 6], "multiple": 4})
-        words = ["--data.source", manifest, "--data.buckets", buckets, "--trainer.max_steps", steps]
-        assert fit(folder, *words, "--trainer.callbacks+", f"{__name__}.Seen", *options) == 0
+        words = ["--data.source", manifest, "--data.val_source", manifest, "--data.buckets", buckets]
+        words += ["--trainer.max_steps", steps, "--trainer.callbacks", f"{__name__}.Seen"]
+        assert fit(folder, *words, *options) == 0
         return list(SEEN)
 
     return run
@@ -56,6 +58,14 @@ def test_every_shape_is_trained_and_a_stopped_run_goes_on_with_the_same_batches(
     assert fit_buckets(tmp_path / "parts", 5) + fit_buckets(tmp_path / "parts", 12) == whole
     one, other = (read_checkpoint(newest_checkpoint(tmp_path / run))["state_dict"] for run in ("whole", "parts"))
     assert all(value.equal(other[name]) for name, value in one.items())
+
+
+def test_samples_during_training_are_of_the_shape_that_the_model_makes(fit_buckets, tmp_path):
+    callbacks = [
+        {"class_path": f"callbacks.{name}", "init_args": {"every_n_steps": 2, "num_samples": 3}} for name in KINDS
+    ]
+    fit_buckets(tmp_path / "run", 4, "--trainer.callbacks", json.dumps(callbacks))
+    assert len(list((tmp_path / "run" / "samples").glob("step=000004.*"))) == 2
 
 
 def test_a_bad_sample_is_replaced_by_one_of_its_shape(fit_buckets, manifest, tmp_path):
@@ -74,9 +84,9 @@ def test_a_bad_sample_is_replaced_by_one_of_its_shape(fit_buckets, manifest, tmp
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--data.buckets", "{aspects: [1, 2]}"], "data.buckets: data.source moving_shapes has no manifest"),
+        (["--data.buckets", "{aspects: [1, 2]}"], "data.buckets: moving_shapes has no manifest"),
         (["--data.buckets", "{aspects: [-1]}"], "data.buckets: expected aspects, lengths and multiple above 0"),
-        (["--data.frames", "1", "--data.buckets", "{lengths: [3]}"], "data.buckets.lengths: images have one frame"),
+        (["--data.buckets", "{lengths: [4, 8]}"], "data.buckets.lengths: [4, 8], but data.frames is 3"),
     ],
 )
 def test_buckets_that_cannot_be_are_refused(fit, tmp_path, capsys, options, said):
