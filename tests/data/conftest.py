@@ -1,8 +1,18 @@
 """What stands in for processes where a test is not about them."""
 
+import io
+
 import pytest
+from PIL import Image
 
 from lightning_mav.errors import DataError
+
+
+def png(level=0):
+    """Return the file of a small gray picture."""
+    file = io.BytesIO()
+    Image.new("RGB", (6, 4), (level, level, level)).save(file, "PNG")
+    return file.getvalue()
 
 
 class InThisProcess:

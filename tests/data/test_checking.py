@@ -7,24 +7,18 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from lightning_mav.data import checking, index
 from lightning_mav.data.checking import check
 from lightning_mav.data.index import build
 from lightning_mav.data.manifest import read_manifest
+from tests.data.conftest import png
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch, crew_in_this_process):
     monkeypatch.setattr(index, "Crew", crew_in_this_process)
     monkeypatch.setattr(checking, "Crew", crew_in_this_process)
-
-
-def png(level=0):
-    file = io.BytesIO()
-    Image.new("RGB", (6, 4), (level, level, level)).save(file, "PNG")
-    return file.getvalue()
 
 
 def write_shard(path, num):

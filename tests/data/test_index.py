@@ -10,7 +10,6 @@ from contextlib import suppress
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from lightning_mav.data import checking, index
 from lightning_mav.data.candidates import candidates_of
@@ -22,6 +21,7 @@ from lightning_mav.data.packing import pack
 from lightning_mav.data.videos import VideoDataset, open_videos
 from lightning_mav.data.writing import write_mp4
 from lightning_mav.errors import DataError
+from tests.data.conftest import png
 
 
 @pytest.fixture(autouse=True)
@@ -34,12 +34,6 @@ def indexed(source, out, min_frames=16):
     counts = build(str(source), out, 1, 60.0, min_frames)
     bad = out.with_name(out.name + ".bad.jsonl")
     return counts, [json.loads(line) for line in bad.read_text().splitlines()] if bad.exists() else []
-
-
-def png(level=0):
-    file = io.BytesIO()
-    Image.new("RGB", (6, 4), (level, level, level)).save(file, "PNG")
-    return file.getvalue()
 
 
 def add(tar, name, data):
