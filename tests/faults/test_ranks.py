@@ -1,5 +1,6 @@
 """Runs of two processes end together: on a signal to any of them, on the death of one, on a NaN in one's batch."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -173,7 +174,9 @@ def test_the_command_is_killed_and_neither_ranks_nor_readers_are_left(job, tmp_p
 def test_under_torchrun_a_signal_to_one_rank_saves_and_a_killed_one_ends_all(job, tmp_path):
     torchrun = ["torch.distributed.run", "--nproc-per-node", "2", "-m", "--", "lightning_mav"]
     code, said, _ = job(*torchrun, event=("SIGTERM", 2, 1))
-    assert code == 1 and "exitcode  : 143" in said  # of the first that has left; torchrun may end the other
+    ends = re.findall(r"exitcode  : (-?\d+)", said)
+    # Of the first that has left; torchrun may end the other before it has.
+    assert code == 1 and "143" in ends and set(ends) <= {"143", "-15"}
     assert step_in(tmp_path) == 3
     code, said, seconds = job(*torchrun, options=["--checkpoint_every", 2], event=("SIGKILL", 7, 1))
     assert code == 1 and "Signal 9 (SIGKILL)" in said
