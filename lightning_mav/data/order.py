@@ -80,19 +80,25 @@ class BucketBatches(Sampler[list[tuple[int, int]]]):
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for number in count(self.start):
+            bucket, turn = self._turn(number)
             first = self.rank * self.batch_size
-            yield [self._pair(number, place) for place in range(first, first + self.batch_size)]
+            places = range(first, first + self.batch_size)
+            yield [(self._member(bucket, turn * self.stride + i), number * self.stride + i) for i in places]
 
-    def _pair(self, number: int, place: int) -> tuple[int, int]:
-        """Return the sample at a place of a global batch."""
-        epoch, turn = divmod(number, int(self.ends[-1]))
-        slot = int(self.permutation(self.seed, epoch, int(self.ends[-1]))[turn])
+    def _turn(self, number: int) -> tuple[int, int]:
+        """Return the bucket of a global batch, and how many the bucket had before."""
+        epoch, place = divmod(number, int(self.ends[-1]))
+        slot = int(self.permutation(self.seed, epoch, int(self.ends[-1]))[place])
         bucket = int(np.searchsorted(self.ends, slot, side="right"))
-        members, start = self.members[bucket], int(self.ends[bucket - 1]) if bucket else 0
-        batch = epoch * (int(self.ends[bucket]) - start) + slot - start
-        own_epoch, own_place = divmod(batch * self.stride + place, len(members))
-        order = self.permutation(hashed_seed("bucket", self.seed, bucket), own_epoch, len(members))
-        return int(members[order[own_place]]), number * self.stride + place
+        start = int(self.ends[bucket - 1]) if bucket else 0
+        return bucket, epoch * (int(self.ends[bucket]) - start) + slot - start
+
+    def _member(self, bucket: int, position: int) -> int:
+        """Return the sample at a position of a bucket's own endless order."""
+        members = self.members[bucket]
+        epoch, place = divmod(position, len(members))
+        order = self.permutation(hashed_seed("bucket", self.seed, bucket), epoch, len(members))
+        return int(members[order[place]])
 
 
 class FixedBatches(Sampler[list[tuple[int, int]]]):

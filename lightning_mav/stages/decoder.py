@@ -139,10 +139,10 @@ class DecoderDataModule(StageDataModule):
         Raises:
             ConfigError: No video is long enough.
         """
-        dataset: Any = self.dataset("val")
-        if not (buckets := dataset.buckets):
+        if not self.buckets:
             return super().held_out(num)
-        dataset.buckets = None
+        dataset: Any = self.dataset("val")
+        buckets, dataset.buckets = dataset.buckets, None
         long = [index for index in range(len(dataset)) if buckets.shape(index).frames >= self.frames]
         if not long:
             raise ConfigError(f"data.frames: {self.frames}, but no held-out video has as many; lower it")
