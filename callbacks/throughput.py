@@ -13,9 +13,10 @@ class Throughput(Callback):
     """Logs the speed of training, validation aside.
 
     ``train/samples_per_second``; ``train/frames_per_second``, an image counting as one frame; ``train/data_wait``, the
-    share of wall time from the end of one step to the start of the next: reading the batch, moving it to the device,
-    and what the data module adds to it there; ``train/tflops_per_second`` of one device, counted in the first batch:
-    matrix products, convolutions and attention, forward and backward, recomputed activations included.
+    share of wall time from the end of one step until the next batch has been read (what the data module then computes
+    on the device, CLIP embeddings for example, belongs to the step); ``train/tflops_per_second`` of one device, counted
+    in the first batch: matrix products, convolutions and attention, forward and backward, recomputed activations
+    included.
 
     Args:
         every_n_steps: Optimiser steps between two reports, each over the time since the one before.
@@ -45,8 +46,8 @@ class Throughput(Callback):
         self._reset()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Stop waiting; count the operations of the first batch."""
-        self.waited += perf_counter() - self.ended
+        """Add the wait; count the operations of the first batch."""
+        self.waited += getattr(trainer.datamodule, "arrived", perf_counter()) - self.ended  # type: ignore[attr-defined]
         if not self.flops:
             self.counter = FlopCounterMode(display=False)
             self.counter.__enter__()  # type: ignore[no-untyped-call]

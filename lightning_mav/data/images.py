@@ -1,6 +1,7 @@
 """Images with captions: the ``ImageSource`` protocol, its sources, and the data set that training reads."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -153,10 +154,20 @@ class ImageDataset(Dataset[dict[str, Any]]):
         return len(self.source)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        return self.sample(key, self.source.image(key[0]))
+
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
+        """Return a batch of samples; moving shapes cost less if drawn together."""
+        source, indices = self.source, [index for index, _ in keys]
+        images = source.images(indices) if isinstance(source, MovingShapeImages) else map(source.image, indices)
+        return [self.sample(key, image) for key, image in zip(keys, images, strict=True)]
+
+    def sample(self, key: tuple[int, int], image: Tensor) -> dict[str, Any]:
+        """Turn image (H, W, 3) uint8 into the sample that ``key`` names."""
         index, position = key
         draw = generator("augment", self.seed, index, position)
         shape = self.buckets.shape(index) if self.buckets else Shape(1, self.size, self.size)
-        video = prepare(self.source.image(index)[None], shape.height, shape.width, self.augment, draw)
+        video = prepare(image[None], shape.height, shape.width, self.augment, draw)
         sample = {"image": video[:, 0], "index": index, "position": position}
         caption = self.source.caption(index)
         return sample if caption is None else sample | {"caption": caption}

@@ -8,11 +8,11 @@ The frame is [-1, 1] x [-1, 1], x to the right, y down; sizes and amplitudes are
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -65,25 +65,28 @@ CAPTIONS = [caption_of(*look) for look in LOOKS]
 HELD_OUT = [caption_of(*look) for look in HELD_OUT_LOOKS]
 
 
-def _ring(x: Tensor, y: Tensor) -> Tensor:
-    return ((x * x + y * y).sqrt() - 0.75).abs() - 0.25
+Plane = Any  # float32 of numpy, as a small picture costs torch more in calls than in work; its types would be longer
 
 
-def _square(x: Tensor, y: Tensor) -> Tensor:
-    return torch.maximum(x.abs(), y.abs()) - 0.8
+def _ring(x: Plane, y: Plane) -> Plane:
+    return np.abs(np.sqrt(x * x + y * y) - 0.75) - 0.25
 
 
-def _triangle(x: Tensor, y: Tensor) -> Tensor:
-    return torch.maximum(y, 0.75**0.5 * x.abs() - 0.5 * y) - 0.6
+def _square(x: Plane, y: Plane) -> Plane:
+    return np.maximum(np.abs(x), np.abs(y)) - 0.8
 
 
-def _cross(x: Tensor, y: Tensor) -> Tensor:
-    x, y = x.abs(), y.abs()
-    return torch.minimum(torch.maximum(x - 1, y - 0.35), torch.maximum(x - 0.35, y - 1))
+def _triangle(x: Plane, y: Plane) -> Plane:
+    return np.maximum(y, 0.75**0.5 * np.abs(x) - 0.5 * y) - 0.6
+
+
+def _cross(x: Plane, y: Plane) -> Plane:
+    x, y = np.abs(x), np.abs(y)
+    return np.minimum(np.maximum(x - 1, y - 0.35), np.maximum(x - 0.35, y - 1))
 
 
 # Signed distances of the shapes at size 1, negative inside; the origin is each shape's centroid.
-_DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+_DISTANCES: dict[str, Callable[[Plane, Plane], Plane]] = {
     "ring": _ring,
     "square": _square,
     "triangle": _triangle,
@@ -93,12 +96,12 @@ _DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 _DIRECTIONS = {"ring": (0.0, 1.0), "square": (1.0, 0.0), "triangle": (1.0, 1.0), "cross": (1.0, 1.0)}
 
 
-def coverage(shape: str, size: float, centres: Tensor, resolution: int) -> Tensor:
+def coverage(shape: str, size: float | Tensor, centres: Tensor, resolution: int) -> Tensor:
     """Return the share of each pixel that a shape covers.
 
     Args:
         shape: one of ``SHAPES``.
-        size: its scale in frame units.
+        size: its scale in frame units, one for all or (F,).
         centres: (F, 2) centroids (x, y) in frame units.
         resolution: height and width in pixels.
 
@@ -106,10 +109,11 @@ def coverage(shape: str, size: float, centres: Tensor, resolution: int) -> Tenso
         float32 (F, resolution, resolution) in [0, 1], antialiased over one pixel.
     """
     pixel = 2 / resolution
-    grid = (torch.arange(resolution) + 0.5) * pixel - 1
-    x, y = ((grid - centres.float()[:, :, None]) / size).unbind(1)
-    distance = _DISTANCES[shape](x[:, None, :], y[:, :, None])
-    return (0.5 - distance * (size / pixel)).clamp(0, 1)
+    grid = (np.arange(resolution, dtype=np.float32) + 0.5) * pixel - 1
+    sizes = np.asarray(size, np.float32).reshape(-1, 1, 1)
+    places = (grid - centres.float().numpy()[:, :, None]) / sizes
+    distance = _DISTANCES[shape](places[:, 0, None, :], places[:, 1, :, None])
+    return torch.from_numpy(np.clip(0.5 - distance * (sizes / np.float32(pixel)), 0, 1))
 
 
 @dataclass(frozen=True)
@@ -153,16 +157,42 @@ class Scene:
 
     def render(self, times: Tensor, resolution: int) -> Tensor:
         """Return uint8 frames (F, resolution, resolution, 3) at ``times`` (F,) in seconds."""
-        cover = coverage(self.shape, self.size, self.path(times), resolution)
-        back, front = BACKGROUNDS[self.background], FOREGROUNDS[self.foreground]
-        planes = [b + 0.5 + (f - b) * cover for b, f in zip(back, front, strict=True)]
-        return torch.stack(planes, -1).to(torch.uint8)
+        return paint(coverage(self.shape, self.size, self.path(times), resolution).numpy(), [self])
+
+
+def render_stills(scenes: Sequence[Scene], resolution: int) -> Tensor:
+    """Return what each still shows, uint8 (N, resolution, resolution, 3), drawing all of a shape in one go."""
+    cover = np.empty((len(scenes), resolution, resolution), np.float32)
+    for shape in {scene.shape for scene in scenes}:
+        which = [i for i, scene in enumerate(scenes) if scene.shape == shape]
+        sizes = torch.tensor([scenes[i].size for i in which])
+        centres = torch.tensor([scenes[i].centre for i in which])
+        cover[which] = coverage(shape, sizes, centres, resolution)
+    return paint(cover, scenes)
+
+
+def paint(cover: Plane, scenes: Sequence[Scene]) -> Tensor:
+    """Mix the colours of one scene, or of a scene for each frame, by coverage (F, H, W): uint8 (F, H, W, 3)."""
+    back = _planes([BACKGROUNDS[scene.background] for scene in scenes])
+    front = _planes([FOREGROUNDS[scene.foreground] for scene in scenes])
+    planes = (cover * (front - back) + (back + 0.5)).astype(np.uint8)
+    return torch.from_numpy(planes.transpose(1, 2, 3, 0))
+
+
+def _planes(colours: list[tuple[int, int, int]]) -> Plane:
+    """Return colours as (3, F, 1, 1)."""
+    return np.array(colours, np.float32).T[:, :, None, None]
+
+
+def look_of(split: Split, index: int) -> Look:
+    """Return shape and colours of scene ``index`` of a split."""
+    looks = HELD_OUT_LOOKS if split == "test" else TRAIN_LOOKS
+    return looks[index % len(looks)]
 
 
 def draw_scene(kind: Literal["image", "video"], split: Split, seed: int, index: int) -> Scene:
     """Return scene ``index`` of a split; captions take turns, so every 80 (train) or 16 (test) scenes are balanced."""
-    looks = HELD_OUT_LOOKS if split == "test" else TRAIN_LOOKS
-    shape, foreground, background = looks[index % len(looks)]
+    shape, foreground, background = look_of(split, index)
     u = torch.rand(6, generator=generator("moving_shapes", seed, split, kind, index)).tolist()
     size = _between(SIZES, u[0])
     room = 1 - EXTENTS[shape] * size
@@ -193,11 +223,15 @@ class MovingShapeImages:
 
     def image(self, index: int) -> Tensor:
         """Return still ``index``, uint8 (size, size, 3)."""
-        return draw_scene("image", self.split, self.seed, index).render(torch.zeros(1), self.size)[0]
+        return self.images([index])[0]
+
+    def images(self, indices: Sequence[int]) -> Tensor:
+        """Return several stills, uint8 (N, size, size, 3), for less than they cost one by one."""
+        return render_stills([draw_scene("image", self.split, self.seed, index) for index in indices], self.size)
 
     def caption(self, index: int) -> str:
         """Return the caption of still ``index``."""
-        return draw_scene("image", self.split, self.seed, index).caption
+        return caption_of(*look_of(self.split, index))
 
     def name(self, index: int) -> str:
         """Return what error messages call still ``index``."""

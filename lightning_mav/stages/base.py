@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Literal
 
 import torch
@@ -290,6 +291,7 @@ class StageDataModule(LightningDataModule):
         self.val_source, self.val_samples, self.seed = val_source, val_samples, seed
         self.timeout = timeout
         self.on_error, self.skip_budget = on_error, skip_budget
+        self.arrived = 0.0  # when the newest batch was there, on the clock of ``perf_counter``
 
     @property
     def frame_sizes(self) -> set[tuple[int, int]]:
@@ -363,11 +365,12 @@ class StageDataModule(LightningDataModule):
             )
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Require frames as the stages take them, before anything is computed from them.
+        """Note when the batch was there, and require frames as the stages take them, before anything is computed.
 
         Raises:
             DataError: The data set gives others; the message names the sample.
         """
+        self.arrived = perf_counter()
         if self.trainer is not None and getattr(self.trainer.lightning_module, "takes_frames", False):
             check_frames(batch, self.frame_sizes)
         return batch

@@ -106,8 +106,9 @@ class CaptionedImages(ImageDataset):
             raise DataError(f"{self.source.name(index)}: no caption; add a .txt file of the same name, or a column")
         return caption
 
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
-        return super().__getitem__(key) | {"caption": self.caption(key[0])}
+    def sample(self, key: tuple[int, int], image: Tensor) -> dict[str, Any]:
+        """Require a caption."""
+        return super().sample(key, image) | {"caption": self.caption(key[0])}
 
 
 class BlurredImages(CaptionedImages):
@@ -122,8 +123,9 @@ class BlurredImages(CaptionedImages):
         super().__init__(*args)
         self.min_size = min_size
 
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
-        sample = super().__getitem__(key)
+    def sample(self, key: tuple[int, int], image: Tensor) -> dict[str, Any]:
+        """Blur the image by a size that is a function of (seed, index, position)."""
+        sample = super().sample(key, image)
         size = int(torch.randint(self.min_size, self.size + 1, (), generator=generator("blur", self.seed, *key)))
         return sample | {"image": downsample(downsample(sample["image"], size), self.size)}
 

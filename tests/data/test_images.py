@@ -31,8 +31,10 @@ def test_augmentation_depends_on_seed_index_and_position_alone(image_folder):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_the_loader_reads_in_workers_what_it_reads_without(image_folder, workers):
-    data = ImageDataset(open_images(str(image_folder), "train", 16), 16, 0, "crop+flip")
+@pytest.mark.parametrize("source", ["files", "moving_shapes"])
+def test_the_loader_reads_in_workers_and_in_batches_what_is_read_one_by_one(image_folder, source, workers):
+    images = open_images(str(image_folder) if source == "files" else source, "train", 16)
+    data = ImageDataset(images, 16, 0, "crop+flip")
     loader = DataLoader(data, batch_sampler=EndlessBatches(len(data), 3, seed=0), num_workers=workers)
     batch = next(iter(loader))
     direct = [data[key] for key in next(iter(EndlessBatches(len(data), 3, seed=0)))]

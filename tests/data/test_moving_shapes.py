@@ -118,6 +118,16 @@ def test_sixteen_frames_at_1_to_30_fps_lie_exactly_on_the_path(fps):
     assert any((scene.render(start + steps, 16) - frames).abs().max() <= 1 for start in starts)
 
 
+@pytest.mark.parametrize("size", [16, 33])
+def test_a_still_is_the_same_alone_among_others_and_as_a_frame(size):
+    stills = MovingShapeImages("train", 40, 0, size)
+    together = stills.images(range(40))
+    assert torch.equal(together, torch.stack([stills.image(i) for i in range(40)]))
+    frames = torch.cat([draw_scene("image", "train", 0, i).render(torch.zeros(1), size) for i in range(40)])
+    assert (together.int() - frames.int()).abs().max() <= 1
+    assert [stills.caption(i) for i in range(40)] == [draw_scene("image", "train", 0, i).caption for i in range(40)]
+
+
 def test_scenes_depend_on_seed_split_and_index_alone():
     assert draw_scene("video", "train", 0, 5) == draw_scene("video", "train", 0, 5)
     assert draw_scene("video", "train", 0, 5).centre != draw_scene("video", "train", 1, 5).centre
