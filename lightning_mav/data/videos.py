@@ -94,15 +94,14 @@ def pick_frames(
         return np.full(num_frames, int(place * (len(timestamps) - 1))), fps
     fps = float(min(max(fps, (num_frames - 1) / span), (len(timestamps) - 1) / span))
     # A start on a frame's own time keeps windows at the video's own rate free of repeats.
-    latest = np.searchsorted(timestamps, timestamps[-1] - (num_frames - 1) / fps + 1e-6, side="right") - 1
+    latest = timestamps.searchsorted(timestamps[-1] - (num_frames - 1) / fps + 1e-6, side="right") - 1
     start = timestamps[min(int(place * (latest + 1)), latest)]
     return nearest(timestamps, start + np.arange(num_frames) / fps), fps
 
 
 def nearest(timestamps: NDArray[np.float64], times: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return the index of the timestamp nearest to each of ``times``."""
-    after = np.searchsorted(timestamps, times).clip(1, len(timestamps) - 1)
-    return np.where(times - timestamps[after - 1] <= timestamps[after] - times, after - 1, after)
+    """Return the index of the timestamp nearest to each of ``times``, half-way between two that of the earlier."""
+    return ((timestamps[1:] + timestamps[:-1]) / 2).searchsorted(times)
 
 
 class VideoDataset(Dataset[dict[str, Any]]):

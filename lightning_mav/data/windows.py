@@ -6,6 +6,7 @@ then ``frames`` uint8 (F, H, W, 3). Only the frames that are asked for are read,
 """
 
 import io
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_mav.data.listing import MAX_PIXELS
-from lightning_mav.data.opened import descriptor
+from lightning_mav.data.opened import descriptor, rows
 from lightning_mav.data.readers import FileReader, open_video
 from lightning_mav.data.shards import Extent
 from lightning_mav.errors import DataError
@@ -80,16 +81,15 @@ class WindowReader:
         if len(head) < start + 8 * num:
             raise self._damaged()
         self.timestamps = np.frombuffer(head, "<f8", num, start)
-        if not (np.diff(self.timestamps).min(initial=0) >= 0 and np.isfinite(self.timestamps[-1])):
+        rises = bool((self.timestamps[1:] >= self.timestamps[:-1]).all())  # never beside a time that is no number
+        if not (rises and math.isfinite(self.timestamps[-1])):
             raise self._damaged()
 
     def frames(self, indices: NDArray[np.int64]) -> Tensor:
         """Return uint8 frames (n, H, W, 3)."""
-        frames = np.empty((len(indices), *self._shape), np.uint8)
-        file = descriptor(self._file)  # not mapped into memory: a shard that is cut then would end the process
-        for frame, index in zip(frames, indices.tolist(), strict=True):
-            if os.preadv(file, [frame.data], self._frames + index * frame.nbytes) != frame.nbytes:
-                raise self._damaged()
+        frames = rows(self._file, self._frames, (len(self.timestamps), *self._shape), indices)
+        if frames is None:
+            raise self._damaged()
         return torch.from_numpy(frames)
 
     def all_frames(self) -> Iterator[NDArray[np.uint8]]:

@@ -4,10 +4,11 @@
 
 Sources are 10 s of h264 at 320x240, 30 fps, one key frame in 250, of moving content; decord shrinks them while it
 decodes. Rates are drawn from 1 to 30 fps and starts anywhere. A window is uint8 frames; a sample is what training gets,
-cropped and float. Prints windows and samples per second of CPU, the ratios, and the memory that 2,000 videos cost.
+cropped and float. All is read in a worker, as training reads files. Prints windows and samples per second of CPU, the
+ratios, and the memory of its own that 2,000 videos cost the worker.
 """
 
-import resource
+import re
 import sys
 import tempfile
 import time
@@ -19,6 +20,7 @@ import decord
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
 
 from lightning_mav.data.fps import FpsDistribution
 from lightning_mav.data.index import build
@@ -89,19 +91,36 @@ def per_second(read: Callable[[int], object], seconds: float) -> float:
     return done / (time.process_time() - began)
 
 
-def resident() -> float:
-    """Return this process's memory in MiB."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 2**20
+def own_memory() -> float:
+    """Return this process's memory in MiB, without files that are mapped, which the system drops when it needs room."""
+    found = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found
+    return int(found[1]) / 1024
 
 
 def growth(read: Callable[[int], object], num: int) -> float:
+    """Return the memory in MiB by which ``num`` reads make this process grow."""
     for position in range(300):
         read(position)
-    before = resident()
+    before = own_memory()
     for position in range(num):
         read(position)
-    return resident() - before
+    return own_memory() - before
+
+
+class InWorker(Dataset[float]):
+    """Measures of ways to read, by their names, each taken in a worker."""
+
+    def __init__(self, measure: Callable[..., float], reads: dict[str, Callable[[int], object]], amount: float) -> None:
+        self.measure, self.reads, self.amount = measure, reads, amount
+
+    def __getitem__(self, name: str) -> float:
+        return self.measure(self.reads[name], self.amount)
+
+    def take(self, name: str) -> float:
+        """Return one measure."""
+        loader = DataLoader(self, sampler=[name], batch_size=None, num_workers=1, multiprocessing_context="fork")
+        return next(iter(loader))
 
 
 def main(seconds: float) -> None:
@@ -119,7 +138,7 @@ def main(seconds: float) -> None:
         windows = {"decord on sources": lambda position: plain_window(paths[position % NUM], position)}
         samples = {
             "decord on sources": lambda position: to_network(
-                plain_window(paths[position % NUM], position), SIZE, "none", generator("x")
+                plain_window(paths[position % NUM], position), SIZE, SIZE, "none", generator("x")
             )
         }
         for name, videos in ours.items():
@@ -129,12 +148,14 @@ def main(seconds: float) -> None:
         print(f"{'':20}{'windows/s':>12}{'ratio':>8}{'samples/s':>12}{'ratio':>8}")
         base: list[float] = []
         for name in windows:
-            rates = [per_second(reads[name], seconds) for reads in (windows, samples)]
+            rates = [InWorker(per_second, reads, seconds).take(name) for reads in (windows, samples)]
             base = base or rates
             cells = [f"{rate:12.1f}{rate / first:8.1f}" for rate, first in zip(rates, base, strict=True)]
             print(f"{name:20}{''.join(cells)}", flush=True)
         for name in ours:
-            print(f"memory after 2,000 videos, {name}: {growth(samples[name], 2000):+.1f} MiB", flush=True)
+            print(
+                f"memory after 2,000 videos, {name}: {InWorker(growth, samples, 2000).take(name):+.1f} MiB", flush=True
+            )
 
 
 if __name__ == "__main__":

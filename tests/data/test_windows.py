@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_mav.data import index, manifest, transcoding
+from lightning_mav.data import index, manifest, opened, transcoding
 from lightning_mav.data.fps import FpsDistribution
 from lightning_mav.data.manifest import read_manifest
 from lightning_mav.data.readers import open_video
@@ -144,7 +144,9 @@ def test_every_cut_and_every_flipped_bit_of_the_head_is_refused_or_harmless(tmp_
         assert frames.shape == (3, 2, 2, 3)
 
 
-def test_a_shard_cut_during_a_run_is_an_error_and_no_crash(prepared, tmp_path):
+@pytest.mark.parametrize("process", [None, "worker"])
+def test_a_shard_cut_during_a_run_is_an_error_and_no_crash(prepared, tmp_path, monkeypatch, process):
+    monkeypatch.setattr(opened, "get_worker_info", lambda: process)
     source = prepared()
     reader = source.open(1)
     with (tmp_path / "windows" / "00000.tar").open("r+b") as file:
