@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.requirements.lock
-TYPED := $(wildcard lightning_mav callbacks eval)
+TYPED := $(wildcard lightning_mav callbacks eval tests/benchmarks)
 
 .DELETE_ON_ERROR:
 .PHONY: help setup demo demo-full test faults lint lock clean

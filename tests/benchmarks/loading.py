@@ -13,7 +13,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import av
 import decord
@@ -29,6 +31,8 @@ from lightning_mav.data.transcoding import Decoded, Form, Transcoder, prepare
 from lightning_mav.data.transforms import prepare as to_network
 from lightning_mav.data.videos import IndexedVideos, VideoDataset, pick_frames
 from lightning_mav.seeding import generator
+
+Read = Callable[[int], object]  # the window or sample at a position
 
 NUM, SECONDS, FPS, FRAMES, SIZE = 8, 10, 30, 16, 64
 RATES = FpsDistribution(beta_end=(1, 1))
@@ -70,9 +74,13 @@ def picked(times: NDArray[np.float64], position: int) -> NDArray[np.int64]:
     return pick_frames(times, FRAMES, fps, place)[0]
 
 
-def plain_window(path: Path, position: int) -> torch.Tensor:
-    reader = decord.VideoReader(str(path), width=SIZE, height=SIZE, num_threads=1)
+def plain_window(paths: list[Path], position: int) -> torch.Tensor:
+    reader = decord.VideoReader(str(paths[position % NUM]), width=SIZE, height=SIZE, num_threads=1)
     return torch.from_numpy(reader.get_batch(picked(TIMES, position)).asnumpy())
+
+
+def plain_sample(paths: list[Path], position: int) -> torch.Tensor:
+    return to_network(plain_window(paths, position), SIZE, SIZE, "none", generator("x"))
 
 
 def our_window(videos: IndexedVideos, position: int) -> torch.Tensor:
@@ -80,7 +88,11 @@ def our_window(videos: IndexedVideos, position: int) -> torch.Tensor:
     return reader.frames(picked(reader.timestamps, position))
 
 
-def per_second(read: Callable[[int], object], seconds: float) -> float:
+def our_sample(data: VideoDataset, position: int) -> dict[str, Any]:
+    return data[position % NUM, position]
+
+
+def per_second(read: Read, seconds: float) -> float:
     """Return how many times ``read`` runs in a second of this process's CPU time."""
     for position in range(3):
         read(position)
@@ -98,7 +110,7 @@ def own_memory() -> float:
     return int(found[1]) / 1024
 
 
-def growth(read: Callable[[int], object], num: int) -> float:
+def growth(read: Read, num: int) -> float:
     """Return the memory in MiB by which ``num`` reads make this process grow."""
     for position in range(300):
         read(position)
@@ -108,19 +120,20 @@ def growth(read: Callable[[int], object], num: int) -> float:
     return own_memory() - before
 
 
-class InWorker(Dataset[float]):
-    """Measures of ways to read, by their names, each taken in a worker."""
+class Measure(Dataset[float]):
+    """One measure, taken where it is read."""
 
-    def __init__(self, measure: Callable[..., float], reads: dict[str, Callable[[int], object]], amount: float) -> None:
-        self.measure, self.reads, self.amount = measure, reads, amount
+    def __init__(self, take: Callable[[], float]) -> None:
+        self.take = take
 
-    def __getitem__(self, name: str) -> float:
-        return self.measure(self.reads[name], self.amount)
+    def __getitem__(self, index: int) -> float:
+        return self.take()
 
-    def take(self, name: str) -> float:
-        """Return one measure."""
-        loader = DataLoader(self, sampler=[name], batch_size=None, num_workers=1, multiprocessing_context="fork")
-        return next(iter(loader))
+
+def in_worker(take: Callable[[], float]) -> float:
+    """Take a measure in a worker."""
+    loader = DataLoader(Measure(take), sampler=[0], batch_size=None, num_workers=1, multiprocessing_context="fork")
+    return float(next(iter(loader)))
 
 
 def main(seconds: float) -> None:
@@ -135,27 +148,21 @@ def main(seconds: float) -> None:
             "short-GOP mp4": prepared(source, Path(folder, "mp4"), Transcoder(SIZE, 12, 18)),
             "windows": prepared(source, Path(folder, "windows"), Decoded(SIZE, FPS)),
         }
-        windows = {"decord on sources": lambda position: plain_window(paths[position % NUM], position)}
-        samples = {
-            "decord on sources": lambda position: to_network(
-                plain_window(paths[position % NUM], position), SIZE, SIZE, "none", generator("x")
-            )
-        }
+        windows: dict[str, Read] = {"decord on sources": partial(plain_window, paths)}
+        samples: dict[str, Read] = {"decord on sources": partial(plain_sample, paths)}
         for name, videos in ours.items():
-            data = VideoDataset(videos, SIZE, FRAMES, RATES, 0)
-            windows[name] = lambda position, videos=videos: our_window(videos, position)
-            samples[name] = lambda position, data=data: data[position % NUM, position]
+            windows[name] = partial(our_window, videos)
+            samples[name] = partial(our_sample, VideoDataset(videos, SIZE, FRAMES, RATES, 0))
         print(f"{'':20}{'windows/s':>12}{'ratio':>8}{'samples/s':>12}{'ratio':>8}")
         base: list[float] = []
         for name in windows:
-            rates = [InWorker(per_second, reads, seconds).take(name) for reads in (windows, samples)]
+            rates = [in_worker(partial(per_second, reads[name], seconds)) for reads in (windows, samples)]
             base = base or rates
             cells = [f"{rate:12.1f}{rate / first:8.1f}" for rate, first in zip(rates, base, strict=True)]
             print(f"{name:20}{''.join(cells)}", flush=True)
         for name in ours:
-            print(
-                f"memory after 2,000 videos, {name}: {InWorker(growth, samples, 2000).take(name):+.1f} MiB", flush=True
-            )
+            grown = in_worker(partial(growth, samples[name], 2000))
+            print(f"memory after 2,000 videos, {name}: {grown:+.1f} MiB", flush=True)
 
 
 if __name__ == "__main__":

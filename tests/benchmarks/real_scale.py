@@ -8,6 +8,7 @@
 import resource
 import sys
 import time
+from typing import Any
 
 import torch
 
@@ -37,7 +38,8 @@ def main(frames_per_chunk: int) -> None:
     plain = {"attention_downsamples": (), "mid_attention": False, "image_embedding_dim": None, "context_dim": None}
     sr_unet = UNetConfig(**{**vars(unet), **plain})
     st_unet = UNetConfig(**{**vars(sr_unet), "temporal": TemporalConfig(attention=False)})
-    two_steps = {"objective": OBJECTIVE, "sampling": Sampling("ddim", 2), "frames_per_chunk": frames_per_chunk}
+    two_steps: dict[str, Any] = {"objective": OBJECTIVE, "sampling": Sampling("ddim", 2)}
+    two_steps["frames_per_chunk"] = frames_per_chunk
 
     start = time.perf_counter()
     model = Interpolation(InterpolationConfig(video_unet, OBJECTIVE, Sampling("ddim", 2), unshuffle=2))

@@ -37,8 +37,8 @@ NETWORK = UNetConfig(
     context_dim=None,
 )
 CONFIG = SuperResolutionConfig(NETWORK, scale=3)
-DATA = {"scale": 3, "size": 24, "batch_size": 4}
-TRAINER = {
+DATA: dict[str, Any] = {"scale": 3, "size": 24, "batch_size": 4}
+TRAINER: dict[str, Any] = {
     "accelerator": "cpu",
     "devices": 1,
     "logger": False,

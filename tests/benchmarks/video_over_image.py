@@ -9,6 +9,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -45,10 +46,10 @@ def ratio(batch: int, dtype: torch.dtype, rounds: int) -> float:
     frames = video.transpose(1, 2).reshape(-1, 3, 1, SIZE, SIZE)
     timestep, fps = torch.full((batch,), 500), torch.full((batch,), 16.0)
 
-    def on_video() -> torch.Tensor:
+    def on_video() -> Any:
         return video_net(video, timestep, fps=fps, image_embedding=embedding)
 
-    def on_frames() -> torch.Tensor:
+    def on_frames() -> Any:
         embeddings = embedding.repeat_interleave(FRAMES, 0)
         return image_net(frames, timestep.repeat_interleave(FRAMES), image_embedding=embeddings)
 
