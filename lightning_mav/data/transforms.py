@@ -30,9 +30,9 @@ def crop(frames: Tensor, height: int, width: int, generator: torch.Generator | N
     """Crop frames (F, H, W, 3) to ``height`` x ``width``: centred, or anywhere when a generator is given."""
     if generator is None and frames.shape[1:3] == (height, width):
         return frames
-    room = torch.tensor(frames.shape[1:3]) - torch.tensor([height, width])
-    share = torch.full((2,), 0.5) if generator is None else torch.rand(2, generator=generator)
-    top, left = (share * (room + 1)).long().minimum(room).tolist()
+    shares = [0.5, 0.5] if generator is None else torch.rand(2, generator=generator).tolist()
+    rooms = frames.shape[1] - height, frames.shape[2] - width
+    top, left = (min(int(share * (room + 1)), room) for share, room in zip(shares, rooms, strict=True))
     return frames[:, top : top + height, left : left + width]
 
 
@@ -48,7 +48,7 @@ def quantise(videos: Tensor) -> Tensor:
 
 def dequantise(videos: Tensor) -> Tensor:
     """Turn uint8 values, in any layout, into float32 in [-1, 1]: the inverse of ``quantise``."""
-    return videos.float() / 127.5 - 1
+    return videos.to(torch.float32, copy=True).div_(127.5).sub_(1)
 
 
 def to_uint8(video: Tensor) -> Tensor:

@@ -153,7 +153,10 @@ class VideoDataset(Dataset[dict[str, Any]]):
             )
         indices, fps = pick_frames(reader.timestamps, shape.frames, wished, place)
         unique, places = np.unique(indices, return_inverse=True)  # variable-rate videos can hold a frame for long
-        video = prepare(reader.frames(unique)[places], shape.height, shape.width, self.augment, draw)
+        frames = reader.frames(unique)
+        if len(unique) < len(indices):
+            frames = frames[places]
+        video = prepare(frames, shape.height, shape.width, self.augment, draw)
         return {"video": video, "fps": torch.tensor(fps), "index": index, "position": position}
 
     def _wished_fps(self, index: int, position: int) -> float:
