@@ -305,10 +305,13 @@ class StageDataModule(LightningDataModule):
     def readable(self, split: Literal["train", "val"]) -> Any:
         """Return the data set of a split, in which a bad sample is replaced if ``on_error`` says so."""
         dataset = self.dataset(split)
+        return self.skipping(dataset, split, len(dataset) if split == "train" else min(self.val_samples, len(dataset)))
+
+    def skipping(self, dataset: Any, split: Literal["train", "val"], num: int) -> Any:
+        """Let bad ones of the first ``num`` samples of a data set replace each other if ``on_error`` says so."""
         if self.on_error == "stop":
             return dataset
         assert self.trainer is not None
-        num = len(dataset) if split == "train" else min(self.val_samples, len(dataset))
         bad = BadSamples(Path(self.trainer.default_root_dir) / LIST, split)
         return SkippingDataset(dataset, num, self.seed, bad, self.skip_budget)
 

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from lightning_mav.checkpoint.clip import load_clip
 from lightning_mav.data.batches import collate
-from lightning_mav.data.buckets import BucketConfig, Buckets, divide
+from lightning_mav.data.buckets import BucketConfig, Buckets, Shape, divide
 from lightning_mav.data.fps import FpsDistribution
 from lightning_mav.data.images import ImageDataset, open_images
 from lightning_mav.data.manifest import Samples
@@ -142,11 +142,13 @@ class DecoderDataModule(StageDataModule):
         if not self.buckets:
             return super().held_out(num)
         dataset: Any = self.dataset("val")
-        buckets, dataset.buckets = dataset.buckets, None
+        buckets = dataset.buckets
+        dataset.buckets = replace(buckets, shapes=(Shape(self.frames, self.size, self.size),) * len(buckets.shapes))
         long = [index for index in range(len(dataset)) if buckets.shape(index).frames >= self.frames]
         if not long:
             raise ConfigError(f"data.frames: {self.frames}, but no held-out video has as many; lower it")
-        return collate([dataset[index, index] for index in long[:num]])
+        readable = self.skipping(dataset, "val", len(dataset))
+        return collate([readable[index, index] for index in long[:num]])
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Add the image embedding and the empty text, for decoders with text; an image becomes a video of one frame."""

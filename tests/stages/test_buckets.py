@@ -60,11 +60,12 @@ def test_every_shape_is_trained_and_a_stopped_run_goes_on_with_the_same_batches(
     assert all(value.equal(other[name]) for name, value in one.items())
 
 
+def sampling(kind):
+    return json.dumps({"class_path": f"callbacks.{kind}", "init_args": {"every_n_steps": 2, "num_samples": 3}})
+
+
 def test_samples_during_training_are_of_the_shape_that_the_model_makes(fit_buckets, tmp_path):
-    callbacks = [
-        {"class_path": f"callbacks.{name}", "init_args": {"every_n_steps": 2, "num_samples": 3}} for name in KINDS
-    ]
-    fit_buckets(tmp_path / "run", 4, "--trainer.callbacks", json.dumps(callbacks))
+    fit_buckets(tmp_path / "run", 4, *(word for kind in KINDS for word in ("--trainer.callbacks+", sampling(kind))))
     assert len(list((tmp_path / "run" / "samples").glob("step=000004.*"))) == 2
 
 
@@ -73,11 +74,14 @@ def test_a_bad_sample_is_replaced_by_one_of_its_shape(fit_buckets, manifest, tmp
     sound = bad.read_bytes()
     bad.write_bytes(sound[:-300] + bytes(300))
     try:
-        seen = fit_buckets(tmp_path / "run", 12, "--data.on_error", "skip")
+        grid = ["--trainer.callbacks+", sampling("SampleGrid")]
+        seen = fit_buckets(tmp_path / "run", 12, "--data.on_error", "skip", *grid)
     finally:
         bad.write_bytes(sound)
-    (row,) = (json.loads(line) for line in (tmp_path / "run" / "bad_samples.jsonl").read_text().splitlines())
-    assert "02.mp4" in row["name"] and all(row["index"] not in indices for _, indices, _ in seen)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "bad_samples.jsonl").read_text().splitlines()]
+    assert {row["split"] for row in rows} == {"train", "val"} and all("02.mp4" in row["name"] for row in rows)
+    assert all(rows[0]["index"] not in indices for _, indices, _ in seen)
+    assert (tmp_path / "run" / "samples" / "step=000012.png").exists()
     assert {shape for shape, _, _ in seen} == SHAPES
 
 
