@@ -38,7 +38,7 @@ class DecordReader:
             raise DataError(f"{path}: decord takes row padding for a channel, as it does in very narrow videos")
         if len(self.timestamps) > SEEK_BEYOND:
             raise DataError(f"{path}: too long to decode from its start")
-        require_whole(path, len(self.timestamps), stream)
+        require_whole(path, self.timestamps, stream)
 
     def frames(self, indices: NDArray[np.int64]) -> Tensor:
         """Return uint8 frames (n, H, W, 3)."""

@@ -19,7 +19,7 @@ class GroupReader(PyAVReader):
         assert stream.index
         self.name, self._opener, self._number, self._index = path, opener, stream.number, stream.index
         self.timestamps = self._index.times
-        require_whole(path, len(self.timestamps), stream)
+        require_whole(path, self.timestamps, stream)
         if self._index.keys[:1].tolist() != [0]:
             raise damaged(path)
 

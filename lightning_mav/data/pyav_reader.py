@@ -34,8 +34,8 @@ class PyAVReader:
             # One tick is a frame where the container has no timestamps.
             self._pts = np.sort([packet.pts if known else i for i, packet in enumerate(packets)])
             tick = chosen.time_base if known else 1 / chosen.average_rate
-        require_whole(path, len(packets), stream)
         self.timestamps = self._pts.astype(np.float64) * float(tick)
+        require_whole(path, self.timestamps, stream)
 
     def frames(self, indices: NDArray[np.int64]) -> Tensor:
         """Return uint8 frames (n, H, W, 3)."""

@@ -1,5 +1,6 @@
 """What all readers of video files share: which stream they read, and how pictures and errors come out."""
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -64,6 +65,7 @@ class Stream:
         width: In pixels.
         height: In pixels.
         frames: As declared; 0 if unknown.
+        seconds: As declared of this stream alone, as in mkv and webm; 0 if unknown.
         index: Of a file that data prepare encoded, where its frames lie.
     """
 
@@ -72,6 +74,7 @@ class Stream:
     width: int
     height: int
     frames: int
+    seconds: float = 0.0
     index: FrameIndex | None = None
 
 
@@ -81,13 +84,19 @@ def largest_stream(path: str, opener: Opener | None = None) -> Stream:
         known = [(i, s) for i, s in enumerate(container.streams.video) if s.codec_context]  # of a codec that is known
         ours = bool(known) and known[0][1].codec_context.name == "h264" and container.metadata.get("comment") == MARK
         index = FrameIndex.of(known[0][1]) if ours else None
-        streams = [Stream(i, s.index, s.width, s.height, s.frames, index) for i, s in known]
+        streams = [Stream(i, s.index, s.width, s.height, s.frames, _seconds(s), index) for i, s in known]
     if not streams:
         raise DataError(f"{path}: no video stream; remove it from the data")
     largest = max(streams, key=lambda stream: stream.width * stream.height)
     if largest.width * largest.height > MAX_PIXELS:
         raise DataError(f"{path}: frames of {largest.width} x {largest.height} pixels are too large; remove it")
     return largest
+
+
+def _seconds(stream: Any) -> float:
+    """Return the length that a stream's own tag states as hours:minutes:seconds; 0 if there is none."""
+    found = re.match(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
+    return sum(float(part) * unit for part, unit in zip(found.groups(), (3600, 60, 1), strict=True)) if found else 0.0
 
 
 @contextmanager
@@ -133,14 +142,23 @@ def stack(frames: list[NDArray[np.uint8]], path: str) -> Tensor:
     return torch.from_numpy(np.stack(frames))
 
 
-def require_whole(path: str, num_frames: int, stream: Stream) -> None:
-    """Require about as many frames as the stream declares.
+def require_whole(path: str, timestamps: NDArray[np.float64], stream: Stream) -> None:
+    """Require about as many frames as the stream declares, or as fill the seconds that it declares at an even rate.
 
     Raises:
         DataError: They are fewer, or none.
     """
-    if num_frames < 0.9 * stream.frames or num_frames == 0:
-        raise DataError(f"{path}: holds {num_frames} of its {stream.frames} frames; fetch it again or remove it")
+    num, declared = len(timestamps), stream.frames or _frames_within(stream.seconds, timestamps)
+    if num < 0.9 * declared or num == 0:
+        raise DataError(f"{path}: holds {num} of its {declared} frames; fetch it again or remove it")
+
+
+def _frames_within(seconds: float, timestamps: NDArray[np.float64]) -> int:
+    """Return how many frames would fill ``seconds``; 0 if unknown, as where nine in ten intervals are not alike."""
+    intervals = np.diff(timestamps)
+    usual = float(np.median(intervals)) if len(intervals) else 0.0
+    even = usual > 0 and np.mean(np.abs(intervals - usual) < 0.2 * usual) > 0.9
+    return round(seconds / usual) if even else 0
 
 
 def damaged(path: str) -> DataError:

@@ -1,5 +1,6 @@
 import io
 import os
+from contextlib import nullcontext
 from fractions import Fraction
 from functools import partial
 from itertools import islice
@@ -14,7 +15,7 @@ from lightning_mav.data.decord_reader import DecordReader
 from lightning_mav.data.pyav_reader import PyAVReader
 from lightning_mav.data.readers import open_video
 from lightning_mav.data.torchcodec_reader import TorchCodecReader, is_installed
-from lightning_mav.data.video_streams import largest_stream
+from lightning_mav.data.video_streams import Stream, largest_stream, require_whole
 from lightning_mav.data.writing import write_mp4
 from lightning_mav.errors import DataError
 
@@ -177,19 +178,42 @@ def test_sound_alone_is_no_video(tmp_path):
 
 
 @pytest.mark.row(13)
-def test_a_file_cut_after_its_header_is_refused(tmp_path):
+@pytest.mark.parametrize(("kind", "codec"), [("mp4", "libx264"), ("mkv", "libx264"), ("webm", "libvpx")])
+def test_a_file_cut_after_its_header_is_refused(tmp_path, kind, codec):
     frames = torch.randint(0, 256, (96, 32, 32, 3), dtype=torch.uint8)
-    with av.open(str(tmp_path / "whole.mp4"), "w", options={"movflags": "faststart"}) as container:
-        stream = container.add_stream("libx264", 30)
+    with av.open(str(tmp_path / f"whole.{kind}"), "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream(codec, 30)
         stream.height, stream.width, stream.gop_size = 32, 32, 12
         for frame in frames.numpy():
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
-    whole = (tmp_path / "whole.mp4").read_bytes()
-    assert len(open_video(str(tmp_path / "whole.mp4")).timestamps) == 96
-    (tmp_path / "half.mp4").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match=r"half\.mp4"):
-        open_video(str(tmp_path / "half.mp4")).frames(np.arange(0, 96, 6))
+    whole = (tmp_path / f"whole.{kind}").read_bytes()
+    assert len(open_video(str(tmp_path / f"whole.{kind}")).timestamps) == 96
+    half = tmp_path / f"half.{kind}"
+    half.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=half.name):
+        open_video(str(half)).frames(np.arange(0, 96, 6) if kind == "mp4" else np.arange(3))
+
+
+@pytest.mark.parametrize(
+    ("times", "declared", "whole"),
+    [
+        (np.arange(40) / 30, 40, True),
+        (np.arange(35) / 30, 40, False),
+        (np.arange(28) / 30, 1.0, True),  # some are always lost
+        (np.arange(26) / 30, 1.0, False),
+        (np.delete(np.arange(30), range(10, 15)) / 30, 1.0, False),
+        (np.arange(26) / 30, 0.0, True),
+        (np.concatenate([np.arange(10) / 30, 1 + np.arange(10) / 5]), 9.0, True),  # its last may stand still
+        (np.zeros(1), 9.0, True),
+        (np.zeros(5), 9.0, True),
+        (np.zeros(0), 0.0, False),
+    ],
+)
+def test_a_video_is_whole_if_its_frames_or_seconds_are_there(times, declared, whole):
+    frames, seconds = (declared, 0.0) if isinstance(declared, int) else (0, declared)
+    with nullcontext() if whole else pytest.raises(DataError, match=rf"x: holds {len(times)} of its \d+ frames"):
+        require_whole("x", times, Stream(0, 0, 8, 8, frames, seconds))
 
 
 def test_written_videos_read_back_close(tmp_path):
