@@ -1,4 +1,4 @@
-"""The scripts of docs/ start trainings with a valid configuration, and SLURM's job is queued again when its time is over."""
+"""The scripts of docs/ start trainings with a valid configuration, and SLURM gets a job again when its time is over."""
 
 import os
 import subprocess
