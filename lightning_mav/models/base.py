@@ -103,7 +103,7 @@ class DiffusionModel(nn.Module):
         """
         o, schedule = self.objective, self.schedule
         x_t = diffuse(schedule, x0, noise, timestep)
-        output = call(x_t, timestep, condition)
+        output = call(x_t.to(dtype_of(self)), timestep, self._in_own_precision(condition))
         if o.learns_variance:
             parts = hybrid(schedule, o.parameterisation, output, x0, noise, x_t, timestep, o.vlb_weight)
             return {"loss": parts.total, "mse": parts.simple, "vlb": parts.vlb}
@@ -137,14 +137,22 @@ class DiffusionModel(nn.Module):
         s = sampling or self.sampling
         steps = spaced_timesteps(self.objective.num_timesteps, s.steps, s.shift)
         schedule = respace(self.schedule, steps)
-        channels = x_T.shape[1]
+        channels, dtype = x_T.shape[1], dtype_of(self)
+        condition, null = self._in_own_precision(condition), self._in_own_precision(null)
 
         def step(x_t: Tensor, t: Tensor) -> Denoised:
             timestep = schedule.timesteps.to(t.device)[t]
-            output = classifier_free_guidance(call, x_t, timestep, condition, null, s.guidance_scale, channels)
+            output = classifier_free_guidance(
+                call, x_t.to(dtype), timestep, condition, null, s.guidance_scale, channels
+            )
             return self._read(schedule, output, x_t, t)
 
         return SAMPLERS[s.sampler](step, x_T, schedule, lambda: noise.draw(x_T.shape[1:], shared_frames), on_step)
+
+    def _in_own_precision(self, condition: Condition) -> Condition:
+        """Give embeddings and pictures the type of the weights; rates (B,) stay exact, as timesteps do."""
+        dtype = dtype_of(self)
+        return {k: v.to(dtype) if v.is_floating_point() and v.ndim > 1 else v for k, v in condition.items()}
 
     def _read(self, schedule: NoiseSchedule, output: Tensor, x_t: Tensor, t: Tensor) -> Denoised:
         """Split a network output into the predicted x_0 and the log variance of the step."""
@@ -174,3 +182,8 @@ def shuffle(video: Tensor, factor: int) -> Tensor:
 def device_of(module: nn.Module) -> torch.device:
     """Return where the parameters of ``module`` are."""
     return next(module.parameters()).device
+
+
+def dtype_of(module: nn.Module) -> torch.dtype:
+    """Return the type of the parameters of ``module``."""
+    return next(module.parameters()).dtype

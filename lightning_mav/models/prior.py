@@ -131,5 +131,5 @@ class Prior(DiffusionModel):
 
 def best_match(candidates: Tensor, text_embedding: Tensor) -> Tensor:
     """Keep of (B, K, D) embeddings the one whose direction has the largest dot product with the text's (B, D)."""
-    scores = torch.einsum("bkd,bd->bk", F.normalize(candidates, dim=-1), text_embedding)
+    scores = torch.einsum("bkd,bd->bk", F.normalize(candidates, dim=-1), text_embedding.to(candidates))
     return candidates[torch.arange(len(candidates), device=candidates.device), scores.argmax(1)]

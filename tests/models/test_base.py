@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from lightning_mav.diffusion.noise import NoiseStream
 from lightning_mav.models.base import Objective, Sampling, shuffle, unshuffle
 from lightning_mav.models.decoder import Decoder, DecoderConfig
 
@@ -51,6 +52,22 @@ def test_a_weighting_scales_the_error_of_each_sample(make):
     assert losses["loss"].shape == losses["mse"].shape == (3,)
     share = losses["loss"] / losses["mse"]
     assert (share > 0).all() and share.unique().numel() == 3
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-4), (torch.bfloat16, 0.1)])
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm++"])
+def test_weights_of_another_precision_train_and_sample_as_in_float32(make, randomise, sampler, dtype, tolerance):
+    model, batch = randomise(make(sampler)), batch_of(3)
+    noise, timestep = torch.randn(3, 3, 1, 4, 4), torch.tensor([10, 500, 990])
+
+    def results():
+        drawn = model.sample(batch["image_embedding"], NoiseStream.keyed([("x", i) for i in range(3)]))
+        return model.loss(batch, noise, timestep)["loss"].float(), drawn.float()
+
+    expected = results()
+    model.to(dtype)
+    for found, wanted in zip(results(), expected, strict=True):
+        assert torch.allclose(found, wanted, rtol=tolerance, atol=tolerance)
 
 
 def test_the_loss_of_a_sample_is_its_own(make, randomise):

@@ -24,16 +24,27 @@ def clip_folder(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def run(clip_folder, tmp_path_factory):
-    """A prior trained for two steps."""
-    folder = tmp_path_factory.mktemp("prior")
+def fit(clip_folder, folder, *options):
+    """Train a prior for two steps."""
     network = "{embedding_dim: 8, states_dim: 16, width: 16, num_layers: 1, num_heads: 2}"
     tiny = ["--data.size", "16", "--data.batch_size", "4", "--data.val_samples", "8", "--data.clip", str(clip_folder)]
     tiny += ["--data.statistics_samples", "16", "--trainer.max_steps", "2", "--trainer.accelerator", "cpu"]
     config = ["--config", "configs/demo/prior.yaml", "--model.config.network", network]
-    assert main(["fit", *config, *tiny, "--run", str(folder), "--trainer.enable_progress_bar", "false"]) in (None, 0)
+    tiny += ["--trainer.enable_progress_bar", "false", *options]
+    assert main(["fit", *config, *tiny, "--run", str(folder)]) in (None, 0)
     return folder
+
+
+@pytest.fixture(scope="module")
+def run(clip_folder, tmp_path_factory):
+    return fit(clip_folder, tmp_path_factory.mktemp("prior"))
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
+def test_a_prior_trains_and_samples_in_one_precision(clip_folder, tmp_path, precision):
+    fit(clip_folder, tmp_path, "--trainer.precision", precision)
+    assert main(["test", "--run", str(tmp_path)]) in (None, 0)
+    assert main(["predict", "--run", str(tmp_path)]) in (None, 0)
 
 
 def batch_of(clip_folder, captions):
