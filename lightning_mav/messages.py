@@ -33,6 +33,8 @@ def explain(message: str, options: Iterable[str]) -> str:
         return _unknown_key(message[: found.start()], found[1], options)
     if found := WRONG_TYPE.search(message):
         return f"{key}: expected {_readable(found[1])}, got '{found[2].strip()}'"
+    if "Expected a dot import path string: None" in message:
+        return f"{key}: no null on the command line for what has keys of its own; write it into a file for --config"
     if found := WRONG_CLASS.search(message):
         return _unknown_class(message, key, next(filter(None, found.groups())))
     if found := UNION.search(message):
@@ -53,7 +55,8 @@ def _unknown_key(before: str, key: str, options: Iterable[str]) -> str:
 def _unknown_class(message: str, key: str, name: str) -> str:
     """Name the nearest class of the expected kind."""
     bases = re.findall(r"<class '([\w.]+\.\w+)'>", message)
-    names = sorted({child.__name__ for base in bases for child in _subclasses(_imported(base))})
+    known = {child.__name__ for base in bases for child in _subclasses(_imported(base))}
+    names = sorted(name for name in known if not name.startswith("_"))
     matches = get_close_matches(name.rsplit(".", 1)[-1], names, n=1, cutoff=0.5)
     hint = f"did you mean '{matches[0]}'?" if matches else f"expected one of {', '.join(names)}"
     return f"{key}: no class '{name}' of the right kind; {hint}"

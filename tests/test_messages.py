@@ -1,5 +1,6 @@
 """The option parser's many-line errors as one line."""
 
+from dataclasses import dataclass, field
 from typing import Literal
 
 import pytest
@@ -16,6 +17,22 @@ class Shape:
 class Ring(Shape):
     def __init__(self, size: int = 1, width: float = 0.5, kind: Literal["thin", "thick"] = "thin"):
         super().__init__(size)
+
+
+@dataclass
+class Stripes:
+    num: int = 3
+
+
+@dataclass
+class Look:
+    stripes: Stripes | None = field(default_factory=Stripes)
+
+
+class Square(Shape):
+    def __init__(self, look: Look):
+        super().__init__()
+        self.look = look
 
 
 def make_parser():
@@ -35,6 +52,11 @@ def make_parser():
         (["--shape", "Ring", "--shape.widht", "1"], "unknown key 'shape.widht'; did you mean 'shape.width'?"),
         (["--shape", "Ring", "--shape.width", "wide"], "shape.width: expected float, got 'wide'"),
         (["--shape", "Ring", "--shape.kind", "fat"], "shape.kind: expected Literal['thin', 'thick'], got 'fat'"),
+        (
+            ["--shape", "Square", "--shape.look.stripes", "null"],
+            "shape.look.stripes: no null on the command line for what has keys of its own; write it into a file for"
+            " --config",
+        ),
     ],
 )
 def test_a_parser_error_becomes_one_plain_line(arguments, line):
