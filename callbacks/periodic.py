@@ -9,8 +9,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 
+from lightning_mav.data.batches import Batch
 from lightning_mav.errors import ConfigError
-from lightning_mav.stages.base import Batch, Stage
+from lightning_mav.stages.base import Stage
 
 
 class Periodic(Callback):

@@ -7,13 +7,14 @@ from lightning.pytorch import LightningModule, Trainer
 
 from callbacks.periodic import Periodic, samples_of, takes_part
 from lightning_mav.checkpoint.clip import load_clip
+from lightning_mav.data.batches import Batch
 from lightning_mav.data.transforms import quantise
 from lightning_mav.errors import ConfigError
 from lightning_mav.metrics.extractors import Extractor
 from lightning_mav.metrics.pretrained import i3d
 from lightning_mav.metrics.random_extractor import random_extractor
 from lightning_mav.metrics.video import ClipSimilarity, FrechetVideoDistance
-from lightning_mav.stages.base import Batch, Stage
+from lightning_mav.stages.base import Stage
 
 
 class VideoMetrics(Periodic):

@@ -30,7 +30,8 @@ from lightning_mav.predictions import PredictionWriter
 from lightning_mav.progress import RunProgressBar
 from lightning_mav.ranges import check_ranges
 from lightning_mav.ranks import watch_ranks
-from lightning_mav.stages.base import Stage, StageDataModule
+from lightning_mav.stages.base import Stage
+from lightning_mav.stages.data_module import StageDataModule
 from lightning_mav.untrusted import bound_configurations
 from lightning_mav.yaml_text import check_yaml
 

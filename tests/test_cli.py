@@ -16,7 +16,8 @@ from lightning_mav.checkpoint.resolve import newest_checkpoint
 from lightning_mav.checkpoint.resume import flat
 from lightning_mav.errors import CheckpointError, NumericError
 from lightning_mav.models.base import Objective
-from lightning_mav.stages.base import Stage, StageDataModule
+from lightning_mav.stages.base import Stage
+from lightning_mav.stages.data_module import StageDataModule
 
 
 class ToyModel(nn.Module):

@@ -9,11 +9,13 @@ from torch.utils.data import default_collate
 
 from lightning_mav.errors import DataError
 
+Batch = dict[str, Any]  # samples stacked, by what they hold
+
 TOLERANCE = 1e-3  # of the range [-1, 1]
 LAYOUTS = {"video": "(B, 3, F, {sides})", "image": "(B, 3, {sides})"}
 
 
-def collate(samples: Sequence[Any]) -> dict[str, Any]:
+def collate(samples: Sequence[Any]) -> Batch:
     """Stack what all samples hold; each is a dictionary.
 
     Raises:
@@ -31,11 +33,11 @@ def collate(samples: Sequence[Any]) -> dict[str, Any]:
                     f"data: {name} of sample {sample['index']} is {_brief(sample[name])}, but that of sample "
                     f"{first['index']} is {_brief(first[name])}; make them alike"
                 )
-    batch: dict[str, Any] = default_collate([{name: sample[name] for name in names} for sample in samples])
+    batch: Batch = default_collate([{name: sample[name] for name in names} for sample in samples])
     return batch
 
 
-def check_frames(batch: dict[str, Any], sizes: Collection[tuple[int, int]]) -> None:
+def check_frames(batch: Batch, sizes: Collection[tuple[int, int]]) -> None:
     """Require the frames of a batch to be what every stage takes: float, in [-1, 1], of 3 colours and the right size.
 
     Args:
@@ -63,7 +65,7 @@ def _fits(frames: Any, dims: int, sizes: Collection[tuple[int, int]]) -> bool:
     return shaped and frames.shape[1] == 3 and tuple(frames.shape[-2:]) in sizes
 
 
-def _wrong(name: str, batch: dict[str, Any], wanted: str, found: str) -> DataError:
+def _wrong(name: str, batch: Batch, wanted: str, found: str) -> DataError:
     index = batch["index"].tolist()[0]
     return DataError(f"data: {name} of sample {index}: expected {wanted}, got {found}; correct the data set")
 

@@ -7,12 +7,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from lightning_mav.data.batches import Batch
 from lightning_mav.diffusion.schedule import make_schedule
 from lightning_mav.errors import ConfigError
 from lightning_mav.networks.small_clip import CONTEXT
 from lightning_mav.planning.examples import example_text
 from lightning_mav.planning.meter import Bytes, Meter, metered
-from lightning_mav.stages.base import Batch, Stage, StageDataModule
+from lightning_mav.stages.base import Stage
+from lightning_mav.stages.data_module import StageDataModule
 
 Precision = Literal["32-true", "bf16-mixed"]  # the stages compute their losses in float32, so that no other runs
 PRECISIONS: dict[str, Precision] = {

@@ -6,13 +6,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_mav.data.batches import Batch
 from lightning_mav.data.images import ImageDataset, open_images
 from lightning_mav.data.transforms import Augmentation, downsample
 from lightning_mav.errors import DataError
 from lightning_mav.models.clip import Clip, ClipConfig
 from lightning_mav.networks.encoders import tokenize
 from lightning_mav.seeding import generator
-from lightning_mav.stages.base import Batch, Stage, StageDataModule
+from lightning_mav.stages.base import Stage
+from lightning_mav.stages.data_module import StageDataModule
 
 
 class ClipStage(Stage):

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lightning_mav.checkpoint.clip import load_clip
-from lightning_mav.data.batches import collate
+from lightning_mav.data.batches import Batch, collate
 from lightning_mav.data.buckets import BucketConfig, Buckets, Shape, divide
 from lightning_mav.data.fps import FpsDistribution
 from lightning_mav.data.images import ImageDataset, open_images
@@ -20,7 +20,8 @@ from lightning_mav.errors import ConfigError
 from lightning_mav.models.decoder import Decoder, DecoderConfig
 from lightning_mav.networks.encoders import TextEncoding
 from lightning_mav.seeding import generator
-from lightning_mav.stages.base import Batch, Stage, StageDataModule, check_multiple
+from lightning_mav.stages.base import Stage, check_multiple
+from lightning_mav.stages.data_module import StageDataModule
 
 
 class DecoderStage(Stage):

@@ -5,13 +5,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_mav.data.batches import Batch
 from lightning_mav.data.fps import FpsDistribution
 from lightning_mav.diffusion.noise import NoiseStream
 from lightning_mav.errors import ConfigError
 from lightning_mav.models.interpolation import Interpolation, InterpolationConfig, MaskDistribution, blended, frame_mask
 from lightning_mav.networks.encoders import TextEncoding
 from lightning_mav.seeding import generator
-from lightning_mav.stages.base import Batch, Stage
+from lightning_mav.stages.base import Stage
 from lightning_mav.stages.decoder import DecoderDataModule, check_image_size
 
 JUDGED_SKIP = 5  # the paper's

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from lightning_mav.checkpoint.clip import load_clip
-from lightning_mav.data.batches import check_frames
+from lightning_mav.data.batches import Batch, check_frames
 from lightning_mav.data.embeddings import EmbeddedImages, read_record
 from lightning_mav.data.images import open_images
 from lightning_mav.data.order import EndlessBatches
@@ -19,8 +19,9 @@ from lightning_mav.diffusion.noise import NoiseStream
 from lightning_mav.errors import ConfigError
 from lightning_mav.models.prior import Prior, PriorConfig
 from lightning_mav.networks.encoders import TEXT, TextEncoding
-from lightning_mav.stages.base import Batch, Stage, StageDataModule
+from lightning_mav.stages.base import Stage
 from lightning_mav.stages.clip import CaptionedImages, retrieval
+from lightning_mav.stages.data_module import StageDataModule
 
 
 class PriorStage(Stage):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lightning_mav.data.batches import Batch
 from lightning_mav.data.fps import FpsDistribution
 from lightning_mav.data.images import ImageDataset, open_images
 from lightning_mav.data.transforms import Degradation, downsample
@@ -21,7 +22,8 @@ from lightning_mav.models.super_resolution import (
     upsample,
 )
 from lightning_mav.seeding import generator
-from lightning_mav.stages.base import Batch, Stage, StageDataModule, check_multiple
+from lightning_mav.stages.base import Stage, check_multiple
+from lightning_mav.stages.data_module import StageDataModule
 from lightning_mav.stages.interpolation import psnr
 
 

@@ -7,7 +7,7 @@ from callbacks import Throughput, throughput
 from lightning_mav.data.videos import VideoDataset
 from lightning_mav.errors import ConfigError
 from lightning_mav.planning.training import plan_step
-from lightning_mav.stages import DecoderDataModule, DecoderStage, base
+from lightning_mav.stages import DecoderDataModule, DecoderStage, data_module
 
 NAMES = ("train/samples_per_second", "train/frames_per_second", "train/data_wait")
 
@@ -32,7 +32,7 @@ def clock(monkeypatch):
     """A clock by which reading a sample takes 1 s, what CLIP adds to a batch half of one, and a training step 1.5 s."""
     clock, read, train = Clock(), VideoDataset.__getitem__, DecoderStage.training_step
     add = DecoderDataModule.on_after_batch_transfer
-    for module in (throughput, base):
+    for module in (throughput, data_module):
         monkeypatch.setattr(module, "perf_counter", lambda: clock.now)
     monkeypatch.setattr(VideoDataset, "__getitem__", lambda self, key: clock.pass_(1) or read(self, key))
     monkeypatch.setattr(DecoderDataModule, "on_after_batch_transfer", lambda *args: clock.pass_(0.5) or add(*args))

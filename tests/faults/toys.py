@@ -17,7 +17,8 @@ from torch.utils.data import Dataset
 
 from lightning_mav.errors import DataError
 from lightning_mav.models.base import Objective
-from lightning_mav.stages.base import Stage, StageDataModule
+from lightning_mav.stages.base import Stage
+from lightning_mav.stages.data_module import StageDataModule
 
 EVENT = "TOY_EVENT"
 RANKS = ["--trainer.strategy", "ddp", "--trainer.devices", "2"]

@@ -13,6 +13,7 @@ from lightning_mav.models.decoder import DecoderConfig
 from lightning_mav.networks.pseudo3d import TemporalConfig
 from lightning_mav.networks.small_clip import SmallClipConfig
 from lightning_mav.networks.unet import UNetConfig
+from lightning_mav.stages import DecoderDataModule
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +45,12 @@ def decoder_config():
         return DecoderConfig(network, objective, Sampling(steps=2), image_size=8, **changes)
 
     return build
+
+
+@pytest.fixture
+def data(narrow_clip):
+    """Return a function that gives moving shapes to a tiny decoder."""
+    return lambda **options: DecoderDataModule(str(narrow_clip), **{"frames": 3, "size": 8, "batch_size": 2, **options})
 
 
 @pytest.fixture
