@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from lightning_mav.data.moving_shapes import SHAPES, Scene, Split, draw_scene
+from lightning_mav.data.scenes import SHAPES, Scene, Split, draw_scene
 from lightning_mav.data.transforms import dequantise
 from lightning_mav.seeding import generator, hashed_seed
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_mav.data.moving_shapes import BACKGROUNDS, CAPTIONS, FOREGROUNDS, SHAPES, SIZES, coverage
+from lightning_mav.data.scenes import BACKGROUNDS, CAPTIONS, FOREGROUNDS, SHAPES, SIZES, coverage
 from lightning_mav.errors import DataError
 
 MATCH_SIZE = 16

@@ -18,7 +18,7 @@ from eval.looks import Looks
 from eval.oracle import judge
 from eval.store import Row, Rows, Store
 from eval.systems import MakeAVideoSystem, SuperResolutionPart
-from lightning_mav.data.moving_shapes import CAPTIONS, HELD_OUT, Split, draw_scene
+from lightning_mav.data.scenes import CAPTIONS, HELD_OUT, Split, draw_scene
 from lightning_mav.data.transforms import downsample, to_network_range
 from lightning_mav.media import write_sheet, write_video
 from lightning_mav.pipeline import PARTS

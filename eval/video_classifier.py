@@ -17,7 +17,7 @@ from torch.nn import functional as fn
 
 from eval.controls import CONTROLS, control_scene, motion_label
 from lightning_mav.checkpoint.io import write_atomically
-from lightning_mav.data.moving_shapes import BACKGROUNDS, FOREGROUNDS, SHAPES
+from lightning_mav.data.scenes import BACKGROUNDS, FOREGROUNDS, SHAPES
 from lightning_mav.data.transforms import dequantise
 from lightning_mav.metrics.extractors import NetworkExtractor
 from lightning_mav.metrics.preprocess import Preprocess

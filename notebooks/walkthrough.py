@@ -41,7 +41,7 @@ from lightning_mav.checkpoint.clip import load_clip
 from lightning_mav.checkpoint.config import from_plain
 from lightning_mav.checkpoint.models import save_model
 from lightning_mav.data.images import open_images
-from lightning_mav.data.moving_shapes import CAPTIONS
+from lightning_mav.data.scenes import CAPTIONS
 from lightning_mav.data.transforms import to_network_range
 from lightning_mav.media import contact_sheet, write_video
 from lightning_mav.models import MODELS

@@ -3,7 +3,7 @@ import torch
 
 from eval.controls import control_captions, control_videos
 from eval.oracle import judge, summary
-from lightning_mav.data.moving_shapes import BACKGROUNDS, FOREGROUNDS, HELD_OUT, draw_scene
+from lightning_mav.data.scenes import BACKGROUNDS, FOREGROUNDS, HELD_OUT, draw_scene
 from lightning_mav.errors import DataError
 
 N = range(128)

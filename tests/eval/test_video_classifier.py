@@ -11,7 +11,7 @@ from eval.video_classifier import (
     examples,
     trained_classifier,
 )
-from lightning_mav.data.moving_shapes import TRAIN_LOOKS, draw_scene
+from lightning_mav.data.scenes import TRAIN_LOOKS, draw_scene
 from lightning_mav.data.transforms import to_uint8
 from lightning_mav.metrics.inception_score import score
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lightning_mav.data.moving_shapes import CAPTIONS, HELD_OUT
+from lightning_mav.data.scenes import CAPTIONS, HELD_OUT
 from lightning_mav.errors import DataError
 from lightning_mav.stages.clip import ClipDataModule, retrieval
 
