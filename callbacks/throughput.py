@@ -47,7 +47,9 @@ class Throughput(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Add the wait; count the operations of the first batch."""
-        self.waited += getattr(trainer.datamodule, "arrived", perf_counter()) - self.ended  # type: ignore[attr-defined]
+        arrived = getattr(trainer.datamodule, "arrived", 0.0)  # type: ignore[attr-defined]
+        # A data module of another kind says nothing, and all until now counts.
+        self.waited += (arrived if arrived >= self.ended else perf_counter()) - self.ended
         if not self.flops:
             self.counter = FlopCounterMode(display=False)
             self.counter.__enter__()  # type: ignore[no-untyped-call]

@@ -1,6 +1,6 @@
 """The analytic judge of moving shapes: what is in a video and how it moves, with nothing trained.
 
-Pixels are those of ``lightning_mav.data.moving_shapes``: one coloured shape on a plain background. Each frame is read
+Pixels are those of ``lightning_mav.data.scenes``: one coloured shape on a plain background. Each frame is read
 on its own (colours, mask, centroid, shape), then the centroid's path is compared with the shape's own motion.
 
 Legend: N frames, P pixels, S matched templates; places are (x right, y down) with the frame spanning [-1, 1].

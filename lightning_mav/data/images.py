@@ -124,7 +124,7 @@ def decode_image(file: str | BinaryIO, name: str) -> Tensor:
 
 
 class ImageDataset(Dataset[dict[str, Any]]):
-    """Training images, read by (index, position) pairs.
+    """Training images, read by (index, position) pairs, one by one or in batches; a subclass changes ``sample``.
 
     Args:
         source: where the images come from.
@@ -158,8 +158,9 @@ class ImageDataset(Dataset[dict[str, Any]]):
 
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
         """Return a batch of samples; moving shapes cost less if drawn together."""
-        source, indices = self.source, [index for index, _ in keys]
-        images = source.images(indices) if isinstance(source, MovingShapeImages) else map(source.image, indices)
+        if type(self.source) is not MovingShapeImages:
+            return [self[key] for key in keys]
+        images = self.source.images([index for index, _ in keys])
         return [self.sample(key, image) for key, image in zip(keys, images, strict=True)]
 
     def sample(self, key: tuple[int, int], image: Tensor) -> dict[str, Any]:

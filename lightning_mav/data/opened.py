@@ -4,6 +4,7 @@ import io
 import math
 import mmap
 import os
+from contextlib import suppress
 from functools import lru_cache
 
 import numpy as np
@@ -39,7 +40,10 @@ def rows(path: str, offset: int, shape: tuple[int, ...], indices: NDArray[np.int
     Returns:
         (n, ...); None where the file ends too early.
     """
-    return (_mapped_rows if get_worker_info() else _read_rows)(path, offset, shape, indices)
+    if get_worker_info():
+        with suppress(OSError, ValueError):  # what a file system says that cannot map
+            return _mapped_rows(path, offset, shape, indices)
+    return _read_rows(path, offset, shape, indices)
 
 
 def _mapped_rows(
@@ -58,24 +62,24 @@ def _read_rows(path: str, offset: int, shape: tuple[int, ...], indices: NDArray[
     return read
 
 
-def _version(path: str) -> tuple[int, int]:
+def _version(path: str) -> tuple[int, ...]:
     """Return what changes when a file is replaced or written to."""
     try:
         status = os.stat(path)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}; correct the list or the link") from error
-    return status.st_ino, status.st_mtime_ns
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 @lru_cache(maxsize=256)
-def _opened(path: str, inode: int, written: int) -> io.FileIO:
+def _opened(path: str, *version: int) -> io.FileIO:
     """Open a file; one that was replaced meanwhile is another."""
     require_regular_file(path)
     return io.FileIO(path)
 
 
-@lru_cache(maxsize=256)
-def _mapped(path: str, inode: int, written: int) -> NDArray[np.uint8]:
+@lru_cache(maxsize=128)
+def _mapped(path: str, *version: int) -> NDArray[np.uint8]:
     """Map a file into memory; one that was written to meanwhile is another, of its new size."""
     require_regular_file(path)
     with open(path, "rb") as file:

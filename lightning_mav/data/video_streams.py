@@ -65,7 +65,7 @@ class Stream:
         width: In pixels.
         height: In pixels.
         frames: As declared; 0 if unknown.
-        seconds: As declared of this stream alone, as in mkv and webm; 0 if unknown.
+        end: Time at which the last frame ends, as mkv and webm declare it of a stream; 0 if unknown.
         index: Of a file that data prepare encoded, where its frames lie.
     """
 
@@ -74,7 +74,7 @@ class Stream:
     width: int
     height: int
     frames: int
-    seconds: float = 0.0
+    end: float = 0.0
     index: FrameIndex | None = None
 
 
@@ -84,7 +84,7 @@ def largest_stream(path: str, opener: Opener | None = None) -> Stream:
         known = [(i, s) for i, s in enumerate(container.streams.video) if s.codec_context]  # of a codec that is known
         ours = bool(known) and known[0][1].codec_context.name == "h264" and container.metadata.get("comment") == MARK
         index = FrameIndex.of(known[0][1]) if ours else None
-        streams = [Stream(i, s.index, s.width, s.height, s.frames, _seconds(s), index) for i, s in known]
+        streams = [Stream(i, s.index, s.width, s.height, s.frames, _end(s), index) for i, s in known]
     if not streams:
         raise DataError(f"{path}: no video stream; remove it from the data")
     largest = max(streams, key=lambda stream: stream.width * stream.height)
@@ -93,9 +93,9 @@ def largest_stream(path: str, opener: Opener | None = None) -> Stream:
     return largest
 
 
-def _seconds(stream: Any) -> float:
-    """Return the length that a stream's own tag states as hours:minutes:seconds; 0 if there is none."""
-    found = re.match(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
+def _end(stream: Any) -> float:
+    """Return the time that a stream's own tag states as hours:minutes:seconds; 0 if there is none."""
+    found = re.match(r"(\d{1,6}):(\d\d):(\d\d(?:\.\d{1,9})?)", stream.metadata.get("DURATION", ""))
     return sum(float(part) * unit for part, unit in zip(found.groups(), (3600, 60, 1), strict=True)) if found else 0.0
 
 
@@ -143,22 +143,23 @@ def stack(frames: list[NDArray[np.uint8]], path: str) -> Tensor:
 
 
 def require_whole(path: str, timestamps: NDArray[np.float64], stream: Stream) -> None:
-    """Require about as many frames as the stream declares, or as fill the seconds that it declares at an even rate.
+    """Require about as many frames as the stream declares, or as lead at an even rate to the end that it declares.
 
     Raises:
         DataError: They are fewer, or none.
     """
-    num, declared = len(timestamps), stream.frames or _frames_within(stream.seconds, timestamps)
+    num, declared = len(timestamps), stream.frames or _frames_until(stream.end, timestamps)
     if num < 0.9 * declared or num == 0:
         raise DataError(f"{path}: holds {num} of its {declared} frames; fetch it again or remove it")
 
 
-def _frames_within(seconds: float, timestamps: NDArray[np.float64]) -> int:
-    """Return how many frames would fill ``seconds``; 0 if unknown, as where nine in ten intervals are not alike."""
+def _frames_until(end: float, timestamps: NDArray[np.float64]) -> int:
+    """Return how many frames there would be if they went on to ``end``; 0 if that is unknown or their rate varies."""
     intervals = np.diff(timestamps)
     usual = float(np.median(intervals)) if len(intervals) else 0.0
-    even = usual > 0 and np.mean(np.abs(intervals - usual) < 0.2 * usual) > 0.9
-    return round(seconds / usual) if even else 0
+    # Cameras lose a frame now and then; a longer hold, as in recorded screens, is a rate that varies, to the last one.
+    even = usual > 0 and np.mean(np.abs(intervals - usual) < 0.2 * usual) > 0.9 and intervals.max() < 3.5 * usual
+    return len(timestamps) + max(0, round((end - timestamps[-1]) / usual) - 1) if even else 0
 
 
 def damaged(path: str) -> DataError:

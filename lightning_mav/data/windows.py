@@ -82,7 +82,7 @@ class WindowReader:
             raise self._damaged()
         self.timestamps = np.frombuffer(head, "<f8", num, start)
         rises = bool((self.timestamps[1:] >= self.timestamps[:-1]).all())  # never beside a time that is no number
-        if not (rises and math.isfinite(self.timestamps[-1])):
+        if not (rises and math.isfinite(self.timestamps[0]) and math.isfinite(self.timestamps[-1])):
             raise self._damaged()
 
     def frames(self, indices: NDArray[np.int64]) -> Tensor:

@@ -16,7 +16,7 @@ from lightning_mav.planning.meter import Bytes, Meter, metered
 from lightning_mav.stages.base import Stage
 from lightning_mav.stages.data_module import StageDataModule
 
-Precision = Literal["32-true", "bf16-mixed"]  # the stages compute their losses in float32, so that no other runs
+Precision = Literal["32-true", "bf16-mixed"]  # what is planned
 PRECISIONS: dict[str, Precision] = {
     "None": "32-true",
     "32": "32-true",

@@ -53,6 +53,14 @@ def test_reports_every_n_steps(fit, events, clock):
     assert values["train/data_wait"] == {2: 3 / 5, 4: 3 / 5}
 
 
+def test_all_until_a_step_begins_counts_where_a_data_module_does_not_say_when_it_had_the_batch(
+    fit, events, clock, monkeypatch
+):
+    monkeypatch.setattr(DecoderDataModule, "on_before_batch_transfer", lambda self, batch, dataloader_idx: batch)
+    trainer, _ = fit(Throughput(2), steps=4, batch_size=3, limit_val_batches=0)
+    assert logged(events, trainer)["train/data_wait"] == {2: 3.5 / 5, 4: 3.5 / 5}
+
+
 def test_accumulated_batches_count_and_are_reported_once(fit, events, clock):
     trainer, _ = fit(Throughput(1), steps=3, batch_size=3, limit_val_batches=0, accumulate_grad_batches=2)
     values = logged(events, trainer)

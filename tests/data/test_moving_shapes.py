@@ -4,14 +4,9 @@ import torch
 
 from lightning_mav.data.images import open_images
 from lightning_mav.data.moving_shapes import MovingShapeImages, MovingShapeVideos, write_moving_shapes
-from lightning_mav.data.scenes import (
-    draw_scene,
-)
+from lightning_mav.data.scenes import draw_scene
 from lightning_mav.data.transforms import to_uint8
 from lightning_mav.data.videos import VideoDataset, open_videos
-
-SCENES = [draw_scene("video", "train", 0, i) for i in range(160)]
-TIMES = torch.arange(0, 4, 1 / 60, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("fps", [1, 6, 16, 30])

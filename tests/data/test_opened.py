@@ -49,8 +49,20 @@ def test_a_file_that_is_replaced_or_written_to_is_read_anew(file, tmp_path):
     (tmp_path / "b").write_bytes(bytes(4 + ARRAY.nbytes))
     (tmp_path / "b").replace(file)
     assert rows(str(file), 4, SHAPE, first).sum() == 0
+    before = file.stat()
     os.truncate(file, 10)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))  # as where a clock is too coarse to tell
     assert rows(str(file), 4, SHAPE, first) is None
+
+
+@pytest.mark.parametrize("error", [OSError(19, "No such device"), ValueError("cannot mmap an empty file")])
+def test_where_nothing_can_be_mapped_a_worker_reads(file, monkeypatch, error):
+    def refuse(*args, **options):
+        raise error
+
+    monkeypatch.setattr(opened, "get_worker_info", lambda: "worker")
+    monkeypatch.setattr(opened.mmap, "mmap", refuse)
+    assert np.array_equal(rows(str(file), 4, SHAPE, np.array([7])), ARRAY[[7]])
 
 
 @pytest.mark.usefixtures("_process")

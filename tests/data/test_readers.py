@@ -202,7 +202,10 @@ def test_a_file_cut_after_its_header_is_refused(tmp_path, kind, codec):
         (np.arange(35) / 30, 40, False),
         (np.arange(28) / 30, 1.0, True),  # some are always lost
         (np.arange(26) / 30, 1.0, False),
-        (np.delete(np.arange(30), range(10, 15)) / 30, 1.0, False),
+        (np.delete(np.arange(99), range(0, 99, 9)) / 30, 3.3, True),  # of a slow camera
+        (5 + np.arange(30) / 30, 6.0, True),  # its clock starts late
+        (5 + np.arange(25) / 30, 6.0, False),
+        (np.delete(np.arange(90), range(30, 70)) / 30, 3.0, True),  # a picture that is held, as in recorded screens
         (np.arange(26) / 30, 0.0, True),
         (np.concatenate([np.arange(10) / 30, 1 + np.arange(10) / 5]), 9.0, True),  # its last may stand still
         (np.zeros(1), 9.0, True),
@@ -210,10 +213,10 @@ def test_a_file_cut_after_its_header_is_refused(tmp_path, kind, codec):
         (np.zeros(0), 0.0, False),
     ],
 )
-def test_a_video_is_whole_if_its_frames_or_seconds_are_there(times, declared, whole):
-    frames, seconds = (declared, 0.0) if isinstance(declared, int) else (0, declared)
+def test_a_video_is_whole_if_it_has_its_frames_or_lasts_to_its_end(times, declared, whole):
+    frames, end = (declared, 0.0) if isinstance(declared, int) else (0, declared)
     with nullcontext() if whole else pytest.raises(DataError, match=rf"x: holds {len(times)} of its \d+ frames"):
-        require_whole("x", times, Stream(0, 0, 8, 8, frames, seconds))
+        require_whole("x", times, Stream(0, 0, 8, 8, frames, end))
 
 
 def test_written_videos_read_back_close(tmp_path):

@@ -20,9 +20,6 @@ from lightning_mav.data.scenes import (
 SCENES = [draw_scene("video", "train", 0, i) for i in range(160)]
 TIMES = torch.arange(0, 4, 1 / 60, dtype=torch.float64)
 
-SCENES = [draw_scene("video", "train", 0, i) for i in range(160)]
-TIMES = torch.arange(0, 4, 1 / 60, dtype=torch.float64)
-
 
 def test_sixteen_of_96_captions_are_held_out_and_balanced():
     assert len(set(CAPTIONS)) == 96 and len(set(HELD_OUT)) == 16

@@ -122,6 +122,7 @@ WHOLE = encode_frames(np.arange(3) / 4, np.zeros((3, 2, 2, 3), np.uint8))
         (WHOLE + b"\0", "damaged"),
         (encode_frames(np.array([0, 2, 1]), np.zeros((3, 2, 2, 3), np.uint8)), "damaged"),
         (encode_frames(np.array([0, 1, np.nan]), np.zeros((3, 2, 2, 3), np.uint8)), "damaged"),
+        (encode_frames(np.array([-np.inf, -np.inf, 1]), np.zeros((3, 2, 2, 3), np.uint8)), "damaged"),
         (encode_frames(np.array([0, 1, np.inf]), np.zeros((3, 2, 2, 3), np.uint8)), "damaged"),
     ],
 )
