@@ -164,6 +164,16 @@ class DiffusionModel(nn.Module):
         return Denoised(x0, fixed_log_variance(o.variance, schedule, x_t, t))
 
 
+def to_residual(video: Tensor, base: Tensor, std: float | None) -> Tensor:
+    """Return what is denoised beside a first guess ``base``: the difference from it over ``std``, if that is set."""
+    return video if std is None else (video - base) / std
+
+
+def from_residual(x0: Tensor, base: Tensor, std: float | None) -> Tensor:
+    """Undo ``to_residual``."""
+    return x0 if std is None else base + x0 * std
+
+
 def unshuffle(video: Tensor, factor: int) -> Tensor:
     """Fold factor x factor pixels of (B, C, F, H, W) into channels: (B, C*factor^2, F, H/factor, W/factor)."""
     if factor == 1:

@@ -103,7 +103,7 @@ class Decoder(DiffusionModel):
         condition = {"image_embedding": image_embedding.to(device), "image_dropped": dropped}
         if fps is not None:
             condition["fps"] = fps.to(device)
-        return self._sample(condition, noise, (3, num_frames, size, size), sampling, on_step, text)
+        return self._sample(condition, noise, (3, num_frames, size, size), sampling, on_step, text).clamp(-1, 1)
 
     @torch.no_grad()
     def _sample(
@@ -120,8 +120,7 @@ class Decoder(DiffusionModel):
         if text is not None and self.config.network.text_dim:
             given, empty = (one.to(x_T.device).expand(len(x_T)).as_condition() for one in text)
             condition, null = condition | given, null | empty
-        x0 = self.denoise(self.call, x_T, condition, null, noise, sampling, on_step, self.shared_noise)
-        return x0.clamp(-1, 1)
+        return self.denoise(self.call, x_T, condition, null, noise, sampling, on_step, self.shared_noise)
 
     def _condition(self, batch: Condition) -> Condition:
         condition = {"image_embedding": batch["image_embedding"], "image_dropped": batch["dropped"]}

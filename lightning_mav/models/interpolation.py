@@ -13,10 +13,10 @@ from torch import Tensor
 
 from lightning_mav.diffusion.guidance import Condition
 from lightning_mav.diffusion.noise import NoiseStream
-from lightning_mav.diffusion.process import prediction_target, signal_and_noise
+from lightning_mav.diffusion.process import prediction_target
 from lightning_mav.diffusion.samplers import OnStep
 from lightning_mav.errors import ConfigError
-from lightning_mav.models.base import Sampling, device_of
+from lightning_mav.models.base import Sampling, device_of, from_residual, to_residual
 from lightning_mav.models.decoder import Decoder, DecoderConfig
 from lightning_mav.networks.encoders import TextPair
 
@@ -78,13 +78,13 @@ class InterpolationConfig(DecoderConfig):
     """The video decoder's configuration, and two choices more.
 
     Args:
-        from_blend: The network predicts how frames differ from a linear blend of the given ones. Small models then keep
-            still surroundings still; the published networks predict the frames themselves.
+        residual_std: If set, x_0 is the difference from a linear blend of the given frames divided by this; small
+            models learn that sooner and keep still surroundings still. Published networks predict the frames.
         shared_noise: All frames of a sample start from the same noise. What a single step leaves of it then stands
             still instead of flickering.
     """
 
-    from_blend: bool = False
+    residual_std: float | None = None
     shared_noise: bool = False
 
 
@@ -99,8 +99,8 @@ class Interpolation(Decoder):
     def __init__(self, config: InterpolationConfig) -> None:
         super().__init__(config)
         self.shared_noise = config.shared_noise
-        if config.from_blend and config.objective.parameterisation == "eps":
-            raise ConfigError("model.config.from_blend: noise has no blend; set objective.parameterisation to v or x0")
+        if config.residual_std is not None:
+            self.clip_x0 = None
 
     def loss(self, batch: Condition, noise: Tensor, timestep: Tensor) -> dict[str, Tensor]:
         """Return the loss of each sample over its missing frames, (B,).
@@ -111,7 +111,8 @@ class Interpolation(Decoder):
             timestep: (B,) in 0..T-1.
         """
         video, mask = batch["video"], batch["frame_mask"][:, None, :, None, None]
-        ideal = prediction_target(self.objective.parameterisation, self.schedule, video, noise, timestep)
+        x0 = to_residual(video, blended(video, batch["frame_mask"]), self.config.residual_std)
+        ideal = prediction_target(self.objective.parameterisation, self.schedule, x0, noise, timestep)
         if self.objective.learns_variance:
             ideal = torch.cat([ideal, -torch.ones_like(ideal)], 1)  # -1 is the true posterior's variance
 
@@ -119,20 +120,9 @@ class Interpolation(Decoder):
             return torch.where(mask, ideal, self.call(x_t, timestep, condition))
 
         condition = self._condition(batch) | {"extra": _given(video, batch["frame_mask"])}
-        losses = self.denoising_loss(missing_frames, video, noise, timestep, condition)
+        losses = self.denoising_loss(missing_frames, x0, noise, timestep, condition)
         share = (~batch["frame_mask"]).float().mean(1)
         return {name: value / share for name, value in losses.items()}
-
-    def call(self, x_t: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
-        """Run the network on pixels (B, 3, F, H, W) beside the given frames "extra"."""
-        output = super().call(x_t, timestep, condition)
-        if not self.config.from_blend:
-            return output
-        given = condition["extra"]
-        blend = blended(given[:, :3], given[:, 3, :, 0, 0] > 0.5)
-        _, b = signal_and_noise(self.schedule, timestep, x_t)
-        x0_share = -b if self.objective.parameterisation == "v" else torch.ones_like(b)  # of x_0 in what is predicted
-        return torch.cat([output[:, :3] + x0_share * blend, output[:, 3:]], 1)
 
     def fill(
         self,
@@ -165,7 +155,8 @@ class Interpolation(Decoder):
             "fps": fps.to(device),
             "extra": _given(video, mask),
         }
-        filled = self._sample(condition, noise, tuple(video.shape[1:]), sampling, on_step, text)
+        x0 = self._sample(condition, noise, tuple(video.shape[1:]), sampling, on_step, text)
+        filled = from_residual(x0, blended(video, mask), self.config.residual_std).clamp(-1, 1)
         return torch.where(mask[:, None, :, None, None], video, filled)
 
     def interpolate(

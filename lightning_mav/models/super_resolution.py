@@ -16,7 +16,16 @@ from lightning_mav.diffusion.guidance import Condition
 from lightning_mav.diffusion.noise import NoiseStream
 from lightning_mav.diffusion.samplers import OnStep
 from lightning_mav.errors import ConfigError
-from lightning_mav.models.base import DiffusionModel, Objective, Sampling, device_of, shuffle, unshuffle
+from lightning_mav.models.base import (
+    DiffusionModel,
+    Objective,
+    Sampling,
+    device_of,
+    from_residual,
+    shuffle,
+    to_residual,
+    unshuffle,
+)
 from lightning_mav.networks.unet import UNet, UNetConfig
 
 Enlargement = Literal["bicubic", "bicubic_antialias", "bilinear"]
@@ -79,7 +88,7 @@ class SuperResolution(DiffusionModel):
             timestep: (B,) in 0..T-1.
         """
         base = upsample(batch["low_res"], self.config.scale, self.config.enlargement)
-        x0 = self._to_x0(batch["video"], base)
+        x0 = to_residual(batch["video"], base, self.config.residual_std)
         return self.denoising_loss(self.call, x0, noise, timestep, {"base": base})
 
     @torch.no_grad()
@@ -103,7 +112,7 @@ class SuperResolution(DiffusionModel):
         x0 = self.denoise(
             self._in_chunks(self.call), x_T, condition, condition, noise, sampling, on_step, self.shared_noise
         )
-        return self._from_x0(x0, base).clamp(-1, 1)
+        return from_residual(x0, base, self.config.residual_std).clamp(-1, 1)
 
     def call(self, x_t: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         """Run the network on pixels (B, 3, F, H, W) beside the upsampled input "base"."""
@@ -132,12 +141,6 @@ class SuperResolution(DiffusionModel):
             return out
 
         return chunked
-
-    def _to_x0(self, video: Tensor, base: Tensor) -> Tensor:
-        return video if self.config.residual_std is None else (video - base) / self.config.residual_std
-
-    def _from_x0(self, x0: Tensor, base: Tensor) -> Tensor:
-        return x0 if self.config.residual_std is None else base + x0 * self.config.residual_std
 
 
 class SpacetimeSR(SuperResolution):

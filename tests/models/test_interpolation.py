@@ -222,17 +222,19 @@ def test_blending_keeps_given_frames_rebuilds_even_motion_and_holds_the_ends():
 
 
 @pytest.mark.parametrize("parameterisation", ["v", "x0"])
-def test_a_network_that_says_nothing_gives_the_blend(small_unet, stream, parameterisation):
+def test_a_network_that_says_nothing_of_the_residual_gives_the_blend(small_unet, stream, parameterisation):
     network = small_unet(fps=True, temporal=TemporalConfig())
     objective, sampling = Objective(parameterisation=parameterisation, variance="fixed_small"), Sampling("ddim", 1)
-    model = Interpolation(InterpolationConfig(network, objective, sampling, image_size=4, from_blend=True))
+    model = Interpolation(InterpolationConfig(network, objective, sampling, image_size=4, residual_std=0.1))
     mask = TASKS["interpolation"][None]
     video = video_of(7)
     filled = model.fill(video, mask, EMBEDDING, FPS, stream(1))  # its last layer starts at zero
     assert torch.allclose(filled, blended(video, mask), atol=1e-2)
 
 
-def test_predicted_noise_has_no_blend(small_unet):
-    config = InterpolationConfig(small_unet(fps=True, temporal=TemporalConfig()), from_blend=True)
-    with pytest.raises(ConfigError, match=r"set objective.parameterisation to v or x0"):
-        Interpolation(config)
+def test_residuals_may_be_larger_than_pixels(config, stream, monkeypatch):
+    """A frame unlike any blend, from black to white, comes back."""
+    model, mask = Interpolation(replace(config, residual_std=0.1)), TASKS["interpolation"][None]
+    video = (~mask).float()[:, None, :, None, None].expand(1, 3, 7, 4, 4) * 2 - 1
+    monkeypatch.setattr(model, "_sample", lambda *args: (video - blended(video, mask)) / 0.1)
+    assert torch.allclose(model.fill(video, mask, EMBEDDING, FPS, stream(1)), video, atol=1e-6)
