@@ -103,7 +103,7 @@ class DiffusionModel(nn.Module):
         """
         o, schedule = self.objective, self.schedule
         x_t = diffuse(schedule, x0, noise, timestep)
-        output = call(x_t.to(dtype_of(self)), timestep, self._in_own_precision(condition))
+        output = call(x_t.to(dtype=dtype_of(self)), timestep, self._in_own_precision(condition))
         if o.learns_variance:
             parts = hybrid(schedule, o.parameterisation, output, x0, noise, x_t, timestep, o.vlb_weight)
             return {"loss": parts.total, "mse": parts.simple, "vlb": parts.vlb}
@@ -143,7 +143,7 @@ class DiffusionModel(nn.Module):
         def step(x_t: Tensor, t: Tensor) -> Denoised:
             timestep = schedule.timesteps.to(t.device)[t]
             output = classifier_free_guidance(
-                call, x_t.to(dtype), timestep, condition, null, s.guidance_scale, channels
+                call, x_t.to(dtype=dtype), timestep, condition, null, s.guidance_scale, channels
             )
             return self._read(schedule, output, x_t, t)
 
@@ -152,7 +152,7 @@ class DiffusionModel(nn.Module):
     def _in_own_precision(self, condition: Condition) -> Condition:
         """Give embeddings and pictures the type of the weights; rates (B,) stay exact, as timesteps do."""
         dtype = dtype_of(self)
-        return {k: v.to(dtype) if v.is_floating_point() and v.ndim > 1 else v for k, v in condition.items()}
+        return {k: v.to(dtype=dtype) if v.is_floating_point() and v.ndim > 1 else v for k, v in condition.items()}
 
     def _read(self, schedule: NoiseSchedule, output: Tensor, x_t: Tensor, t: Tensor) -> Denoised:
         """Split a network output into the predicted x_0 and the log variance of the step."""
@@ -194,6 +194,6 @@ def device_of(module: nn.Module) -> torch.device:
     return next(module.parameters()).device
 
 
-def dtype_of(module: nn.Module) -> torch.dtype:
-    """Return the type of the parameters of ``module``."""
-    return next(module.parameters()).dtype
+def dtype_of(module: nn.Module) -> torch.dtype | None:
+    """Return the type of the parameters of ``module``; None if it has none."""
+    return next((parameter.dtype for parameter in module.parameters()), None)

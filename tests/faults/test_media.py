@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -126,7 +127,7 @@ def test_frames_that_change_size_are_an_error_that_names_the_file(tmp_path):
             side = 32 if i < 5 else 48
             Image.new("RGB", (side, side), (20 * i,) * 3).save(tmp_path / "a.jpg")
             packet = av.Packet((tmp_path / "a.jpg").read_bytes())
-            packet.stream, packet.pts, packet.dts, packet.time_base = stream, i, i, stream.time_base or 1
+            packet.stream, packet.pts, packet.dts, packet.time_base = stream, i, i, Fraction(1, 8)
             container.mux(packet)
     with pytest.raises(DataError, match=r"a\.mkv: its frames change size"):
         examine(Candidate("a.mkv", "video", Extent(str(path), 0, path.stat().st_size)))
