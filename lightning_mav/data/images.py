@@ -170,8 +170,12 @@ class ImageDataset(Dataset[dict[str, Any]]):
         shape = self.buckets.shape(index) if self.buckets else Shape(1, self.size, self.size)
         video = prepare(image[None], shape.height, shape.width, self.augment, draw)
         sample = {"image": video[:, 0], "index": index, "position": position}
-        caption = self.source.caption(index)
+        caption = self.caption(index)
         return sample if caption is None else sample | {"caption": caption}
+
+    def caption(self, index: int) -> str | None:
+        """Return the caption of image ``index``, or None where there is none."""
+        return self.source.caption(index)
 
 
 def open_images(source: str, split: Split, size: int) -> ImageSource:

@@ -103,14 +103,10 @@ class CaptionedImages(ImageDataset):
         Raises:
             DataError: It has none.
         """
-        caption = self.source.caption(index)
+        caption = super().caption(index)
         if caption is None:
             raise DataError(f"{self.source.name(index)}: no caption; add a .txt file of the same name, or a column")
         return caption
-
-    def sample(self, key: tuple[int, int], image: Tensor) -> dict[str, Any]:
-        """Require a caption."""
-        return super().sample(key, image) | {"caption": self.caption(key[0])}
 
 
 class BlurredImages(CaptionedImages):
