@@ -32,7 +32,7 @@ def devices() -> list[Row]:
 
     from lightning_mav.precision import multiplies_bf16
 
-    bf16 = "matrix units for bf16" if multiplies_bf16("cpu") else "bf16 only emulated, so float32 is used"
+    bf16 = "units for bf16" if multiplies_bf16("cpu") else "bf16 only emulated, so float32 is used"
     rows = [("cpu", f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, {bf16}")]
     if not torch.cuda.is_available():
         return [*rows, ("cuda", "none")]
