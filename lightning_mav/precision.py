@@ -10,7 +10,7 @@ Precision = Literal["auto", "bf16", "float32"]
 
 def multiplies_bf16(device: str) -> bool:
     """Return whether a device, "cpu" or another, multiplies in bfloat16."""
-    return device != "cpu" or any(torch.cpu.get_capabilities().get(unit) for unit in ("amx_bf16", "avx512_bf16"))
+    return device != "cpu" or any(map(torch.cpu.get_capabilities().get, ("amx_bf16", "avx512_bf16")))
 
 
 def on_device(precision: Precision, device: str) -> Literal["bf16", "float32"]:
