@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from eval.published import show
 from eval.targets import check_targets, check_words
 from lightning_mav.__main__ import exit_code, one_line
+from lightning_mav.allocator import keep_freed_memory
 from lightning_mav.errors import ConfigError
 from lightning_mav.yaml_text import check_yaml
 
@@ -105,4 +106,5 @@ def _plain(error: BaseException) -> BaseException:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     sys.exit(main())

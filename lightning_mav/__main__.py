@@ -9,6 +9,7 @@ from importlib import import_module
 from inspect import signature
 from typing import Any
 
+from lightning_mav.allocator import keep_freed_memory
 from lightning_mav.errors import ConfigError, MavError, is_out_of_memory, known
 from lightning_mav.parent import die_with_parent
 
@@ -148,4 +149,5 @@ def main(argv: list[str] | None = None) -> int:
 if __name__ == "__main__":
     if "LOCAL_RANK" in os.environ:  # one of the processes that a run or torchrun has started
         die_with_parent()
+    keep_freed_memory()
     sys.exit(main())

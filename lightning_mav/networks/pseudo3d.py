@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightning_mav.networks.attention import spatial_attention, temporal_attention
 from lightning_mav.networks.conditioning import BlockCondition
-from lightning_mav.networks.layout import group_norm, spatial_conv, temporal_conv
+from lightning_mav.networks.layout import group_norm, pointwise, spatial_conv, temporal_conv
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class PointwiseConv(nn.Conv1d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., C) to (..., C_out)."""
-        return fn.linear(x, self.weight.squeeze(-1), self.bias)
+        return pointwise(x, self.weight.squeeze(-1), self.bias)
 
 
 class TemporalAttention(nn.Module):

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lightning_mav.errors import ConfigError
 from lightning_mav.networks.conditioning import BlockCondition, embedding_mlp, sinusoid
-from lightning_mav.networks.layout import downsample, from_tokens, to_tokens, upsample
+from lightning_mav.networks.layout import downsample, from_tokens, pointwise, to_tokens, upsample
 from lightning_mav.networks.pseudo3d import GroupNorm, PseudoAttention3d, PseudoConv3d, TemporalConfig
 from lightning_mav.networks.text_transformer import TextTransformer, TextTransformerConfig
 
@@ -154,7 +154,7 @@ class _Conv1x1(nn.Conv2d):
         super().__init__(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return fn.linear(x, self.weight.flatten(1), self.bias)
+        return pointwise(x, self.weight.flatten(1), self.bias)
 
 
 class Block(nn.ModuleList):

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from lightning_mav.allocator import keep_freed_memory
 from lightning_mav.networks.pseudo3d import TemporalConfig
 from lightning_mav.networks.unet import UNet, UNetConfig
 
@@ -59,6 +60,7 @@ def ratio(batch: int, dtype: torch.dtype, rounds: int) -> float:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()  # as the commands do
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 7
     for dtype in (torch.float32, torch.bfloat16):
         for batch in (1, 4):
