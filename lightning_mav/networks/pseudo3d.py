@@ -7,7 +7,6 @@ checkpoints; temporal parameters live in child modules called `temporal`, so tha
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as fn
 from torch import Tensor, nn
 
 from lightning_mav.networks.attention import spatial_attention, temporal_attention
