@@ -32,6 +32,25 @@ def test_both_group_norms_agree_and_keep_frames_apart():
     assert torch.equal(layout.group_norm(changed, 4, weight, bias)[:, 0], layout.group_norm(x, 4, weight, bias)[:, 0])
 
 
+@pytest.mark.parametrize("channels", [32, 64])  # groups of 8 channels and of 16: by way of float32, and not
+def test_bf16_is_normalised_as_its_float32_copy(channels):
+    x, weight, bias = (
+        torch.randn(2, 3, 4, 4, channels, dtype=torch.bfloat16),
+        torch.randn(channels),
+        torch.randn(channels),
+    )
+    ours = layout.group_norm(x, 4, weight, bias)
+    assert ours.dtype == torch.bfloat16
+    assert torch.allclose(ours.float(), layout.group_norm(x.float(), 4, weight, bias), rtol=2**-8, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_pointwise_is_the_linear_map_of_channels(dtype):
+    x, weight, bias = torch.randn(2, 5, 8, dtype=dtype), torch.randn(6, 8, dtype=dtype), torch.randn(6, dtype=dtype)
+    for one in (x, x.transpose(0, 1)):  # context tokens are not contiguous
+        assert torch.allclose(layout.pointwise(one, weight, bias), fn.linear(one, weight, bias), atol=1e-5)
+
+
 def test_down_undoes_up():
     x = torch.randn(2, 3, 4, 4, 8)
     assert torch.allclose(layout.downsample(layout.upsample(x)), x, atol=1e-6)
