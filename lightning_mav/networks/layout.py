@@ -46,10 +46,10 @@ def temporal_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Map the channels of (..., C); weight (C_out, C)."""
+    """Map the channels of (..., C) to (..., C_out); weight (C_out, C)."""
     if x.is_cuda or x.dtype != torch.float32:
         return fn.linear(x, weight, bias)
-    # as oneDNN's convolution, on CPUs that are not Intel's twice as fast as the product of matrices
+    # oneDNN's convolution takes half the time of MKL's float32 product on AMD's CPUs
     column = x.reshape(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)
     y = fn.conv2d(column, weight[:, :, None, None], bias)
     return y.permute(0, 2, 3, 1).view(*x.shape[:-1], -1)
