@@ -19,6 +19,7 @@ def generate(
     guidance_scale: float | dict[str, float] | None = None,
     steps: int | str | dict[str, int | str] | None = None,
     sampler: SamplerName | dict[str, SamplerName] | None = None,
+    eta: float | dict[str, float] | None = None,
     output_size: int | None = None,
     suffix: Literal["mp4", "gif", "webp"] = "mp4",
     clip: str | None = None,
@@ -46,6 +47,7 @@ def generate(
         guidance_scale: Strength of the text, for all models that know it or for one: --guidance_scale.decoder 4.
         steps: Sampling steps or a spacing such as ddim25, for all models or for one: --steps.decoder 50.
         sampler: For all models or for one: --sampler.decoder ddim.
+        eta: Fresh noise in the steps of ddim, 0 none, 1 as in ddpm's, for all models or for one: --eta.decoder 2.
         output_size: Resize the frames to this height and width in the end, bicubically.
         suffix: Format of the files in a folder.
         clip: CLIP to use instead of the one in the pipeline folder.
@@ -76,7 +78,8 @@ def generate(
     replaced = {name: settings.pop(name) for name in ("clip", *PARTS)}
     pipeline = generation.open_pipeline(model, replaced, device, precision, batch_size)
     configs = generation.configs_of(pipeline, parts)
-    pipeline.sampling = generation.sampling_of(configs, guidance_scale=guidance_scale, steps=steps, sampler=sampler)
+    changes = {"guidance_scale": guidance_scale, "steps": steps, "sampler": sampler, "eta": eta}
+    pipeline.sampling = generation.sampling_of(configs, **changes)
     settings |= generation.resolved(pipeline, ("clip", *parts)) | {"prompts": None, "suffix": None}
     for start in range(0, len(texts), batch_size):
         batch = slice(start, start + batch_size)

@@ -7,6 +7,7 @@ x_0, (B, ...) float32. Noise comes only from ``draw``.
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -62,14 +63,28 @@ def ddpm(
 
 
 def ddim(
-    denoise: Denoise, x_T: Tensor, schedule: NoiseSchedule, draw: NoiseDraw, on_step: OnStep | None = None
+    denoise: Denoise,
+    x_T: Tensor,
+    schedule: NoiseSchedule,
+    draw: NoiseDraw,
+    on_step: OnStep | None = None,
+    eta: float = 0.0,
 ) -> Tensor:
-    """Deterministic sampling, eta = 0 (DDIM, Song et al. 2021, eq. 12); never calls ``draw``."""
-    signal, noise = schedule.alphas_cumprod_prev.sqrt(), (1 - schedule.alphas_cumprod_prev).sqrt()
+    """DDIM (Song et al. 2021, eq. 12), which puts fresh noise for a part of the noise that x_t holds.
+
+    ``eta`` 0 does not and never calls ``draw``, 1 is ``ddpm`` with the small variance. Above 1, what early steps got
+    wrong is forgotten and done again; that wants more steps, as few narrow the distribution.
+    """
+    variance = 1 - schedule.alphas_cumprod_prev
+    renewed = torch.minimum(eta**2 * schedule.posterior_variance, variance)
+    weights = [schedule.alphas_cumprod_prev, variance - renewed, renewed]
+    signal, kept, fresh = (weight.sqrt().tolist() for weight in weights)
     x = x_T.float()
     for i, t in _descend(x, schedule, on_step):
         x0 = denoise(x, t).x0
-        x = signal[i].item() * x0 + noise[i].item() * predict_eps(schedule, x0, x, t)
+        x = signal[i] * x0 + kept[i] * predict_eps(schedule, x0, x, t)
+        if fresh[i]:
+            x = x + fresh[i] * draw().to(x)
     return x
 
 
@@ -96,6 +111,11 @@ def dpm_solver_pp(
 
 
 SAMPLERS: dict[str, Sampler] = {"ddpm": ddpm, "ddim": ddim, "dpm++": dpm_solver_pp}
+
+
+def sampler_of(name: str, eta: float) -> Sampler:
+    """Return a sampler by name; ``eta`` is that of ddim."""
+    return partial(ddim, eta=eta) if name == "ddim" else SAMPLERS[name]
 
 
 def _descend(x: Tensor, schedule: NoiseSchedule, on_step: OnStep | None) -> Iterator[tuple[int, Tensor]]:

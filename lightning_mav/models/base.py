@@ -23,8 +23,9 @@ from lightning_mav.diffusion.process import (
     predict_x0,
     prediction_target,
 )
-from lightning_mav.diffusion.samplers import SAMPLERS, Denoised, OnStep
+from lightning_mav.diffusion.samplers import Denoised, OnStep, sampler_of
 from lightning_mav.diffusion.schedule import NoiseSchedule, ScheduleName, make_schedule, respace, spaced_timesteps
+from lightning_mav.errors import ConfigError
 
 NetworkCall = Callable[[Tensor, Tensor, Condition], Tensor]
 """``(x_t, timestep, condition) -> output``, with original timesteps (B,)."""
@@ -67,12 +68,23 @@ class Sampling:
         steps: Number of steps, or a spacing such as "ddim25" or "fast27".
         shift: Above 1, moves evenly spaced steps to high noise.
         guidance_scale: Of classifier-free guidance; 1 is the plain conditional prediction.
+        eta: Fresh noise in the steps of ddim: 0 none, 1 as much as in ddpm's, above 1 more; other samplers have none.
+
+    Raises:
+        ConfigError: ``eta`` below 0.
     """
 
     sampler: Literal["ddpm", "ddim", "dpm++"] = "dpm++"
     steps: int | str = 25
     shift: float = 1.0
     guidance_scale: float = 1.0
+    eta: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.eta < 0:
+            raise ConfigError(
+                f"sampling.eta: {self.eta} is negative; 0 means no fresh noise, 1 as much as in ddpm's steps"
+            )
 
 
 class DiffusionModel(nn.Module):
@@ -147,7 +159,8 @@ class DiffusionModel(nn.Module):
             )
             return self._read(schedule, output, x_t, t)
 
-        return SAMPLERS[s.sampler](step, x_T, schedule, lambda: noise.draw(x_T.shape[1:], shared_frames), on_step)
+        sampler = sampler_of(s.sampler, s.eta)
+        return sampler(step, x_T, schedule, lambda: noise.draw(x_T.shape[1:], shared_frames), on_step)
 
     def _in_own_precision(self, condition: Condition) -> Condition:
         """Give embeddings and pictures the type of the weights; rates (B,) stay exact, as timesteps do."""

@@ -77,6 +77,8 @@ def test_the_command_in_the_record_makes_the_same_bytes(pipeline_folder, tmp_pat
         3,
         "--sampler",
         "ddim",
+        "--eta.decoder",
+        2,
         "--fps",
         12.5,
     ]
@@ -166,6 +168,7 @@ def test_names_are_safe_for_any_text(tmp_path, text):
         (["--prompt", "a", "--frame_skip", "16"], 2, "frame_skip 16"),
         (["--prompt", "a", "--until", "encoder"], 2, "until"),
         (["--prompt", "a", "--steps", "1001"], 2, "1001 steps"),
+        (["--prompt", "a", "--eta.decoder", "-1"], 2, "sampling.eta: -1.0 is negative"),
         (["--prompt", "a", "--steps.encoder", "5"], 2, "no part is called 'encoder'"),
         (["--prompt", "a", "--decoder", "{model}/prior"], 4, "holds the model prior, expected decoder"),
         (["--prompt", "a", "--decoder", "{tmp}/none"], 4, "none: no such file or folder"),

@@ -1,10 +1,12 @@
 """Samplers on data N(m, s^2 I), for which the best denoiser and the exact answer are known."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from lightning_mav.diffusion.process import gather, signal_and_noise
-from lightning_mav.diffusion.samplers import SAMPLERS, Denoised, ddim, ddpm, dpm_solver_pp
+from lightning_mav.diffusion.samplers import SAMPLERS, Denoised, ddim, ddpm, dpm_solver_pp, sampler_of
 from lightning_mav.diffusion.schedule import make_schedule, respace, spaced_timesteps
 
 M, S = 0.3, 0.2
@@ -64,6 +66,36 @@ def test_ddpm_with_the_exact_variance_is_exact_in_few_steps(name):
     assert abs(fixed.std() - S) > 2 * abs(exact.std() - S)
 
 
+@pytest.mark.parametrize(("eta", "count"), [(0.5, 100), (1.0, 100), (2.0, 800)])
+def test_ddim_recovers_the_known_gaussian_with_more_steps_for_more_fresh_noise(eta, count):
+    schedule, draw = steps(count), normal((200, 48))
+    sample = ddim(gaussian_denoiser(schedule), draw(), schedule, draw, eta=eta)
+    assert abs(sample.mean() - M) < 0.01
+    assert abs(sample.std() - S) < 0.02
+
+
+@pytest.mark.parametrize("spec", [7, "fast27"])
+def test_ddim_at_eta_1_is_ddpm_with_the_small_variance(spec):
+    schedule, x_T = steps(spec), normal((4, 50), 1)()
+    samples = [
+        sampler(gaussian_denoiser(schedule), x_T, schedule, normal((4, 50)))
+        for sampler in (ddpm, partial(ddim, eta=1.0))
+    ]
+    torch.testing.assert_close(*samples, rtol=0, atol=1e-5)
+
+
+def test_fresh_noise_mends_what_early_steps_got_wrong():
+    # A denoiser that is right but for the noisier half of its steps, where it sees nothing.
+    schedule = steps(50)
+    right, x_T = gaussian_denoiser(schedule), normal((64, 100))()
+
+    def half_blind(x_t, t):
+        return right(x_t, t) if t[0] < 25 else Denoised(torch.full_like(x_t, 1.0))
+
+    errors = [abs(ddim(half_blind, x_T, schedule, normal((64, 100)), eta=eta).mean() - M) for eta in (0.0, 1.0, 2.0)]
+    assert errors[0] > 1.2 * errors[1] and errors[1] > 1.2 * errors[2]
+
+
 @pytest.mark.parametrize("name", ["cosine", "linear"])
 @pytest.mark.parametrize("shift", [1.0, 3.0])
 def test_dpm_solver_beats_ddim_at_ten_steps(name, shift):
@@ -113,7 +145,8 @@ def test_steps_run_down_the_schedule_once_and_are_reported(name):
     assert reported == [(done, 7) for done in range(1, 8)]
 
 
-def test_ddpm_draws_once_per_step_but_not_at_the_last():
+@pytest.mark.parametrize("sampler", [ddpm, sampler_of("ddim", 0.5)])
+def test_random_samplers_draw_once_per_step_but_not_at_the_last(sampler):
     schedule, draw = steps(7), normal((2, 5))
     drawn = []
 
@@ -121,5 +154,5 @@ def test_ddpm_draws_once_per_step_but_not_at_the_last():
         drawn.append(1)
         return draw()
 
-    ddpm(gaussian_denoiser(schedule), draw(), schedule, counting)
+    sampler(gaussian_denoiser(schedule), draw(), schedule, counting)
     assert len(drawn) == 6

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from lightning_mav.diffusion.noise import NoiseStream
+from lightning_mav.errors import ConfigError
 from lightning_mav.models.base import Objective, Sampling, shuffle, unshuffle
 from lightning_mav.models.decoder import Decoder, DecoderConfig
 
@@ -126,3 +127,15 @@ def test_settings_of_a_call_replace_the_models_own(make, randomise, stream):
     drawn = model.sample(torch.ones(1, 6), stream(1), sampling=other, on_step=lambda done, total: steps.append(total))
     assert steps == [2, 2]
     assert not torch.allclose(drawn, model.sample(torch.ones(1, 6), stream(1)))
+
+
+@pytest.mark.parametrize(("sampler", "changes"), [("ddpm", False), ("ddim", True), ("dpm++", False)])
+def test_eta_is_what_ddim_adds_noise_by(make, randomise, stream, sampler, changes):
+    model = randomise(make(sampler, variance="fixed_small"))
+    drawn = [model.sample(torch.ones(2, 6), stream(2), sampling=replace(model.sampling, eta=eta)) for eta in (0.0, 2.0)]
+    assert torch.equal(*drawn) != changes
+
+
+def test_a_negative_eta_is_refused():
+    with pytest.raises(ConfigError, match=r"sampling\.eta: -0\.5 is negative"):
+        Sampling(eta=-0.5)
