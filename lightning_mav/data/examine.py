@@ -10,9 +10,8 @@ from lightning_mav.data.candidates import Candidate
 from lightning_mav.data.images import decode_image
 from lightning_mav.data.manifest import Sample
 from lightning_mav.data.pyav_reader import PyAVReader
-from lightning_mav.data.readers import FileReader
+from lightning_mav.data.readers import FileReader, open_with_pyav
 from lightning_mav.data.shards import Extent
-from lightning_mav.data.video_streams import largest_stream
 from lightning_mav.data.windows import is_windows, open_stored
 from lightning_mav.errors import DataError
 
@@ -73,7 +72,7 @@ def _decoded(candidate: Candidate) -> tuple[FileReader, tuple[int, ...]]:
     if is_windows(name):
         windows = open_stored(name, candidate.media)
         return windows, _shape(windows)
-    sound = PyAVReader(name, largest_stream(name, opener), opener)
+    sound = open_with_pyav(name, opener)
     shape, reader = _shape(sound), open_stored(name, candidate.media)
     if len(sound.timestamps) != len(reader.timestamps):
         raise DataError(

@@ -74,3 +74,12 @@ def open_video(path: str, opener: Opener | None = None) -> FileReader:
         with suppress(DataError):
             return TorchCodecReader(path, stream, opener)
     return PyAVReader(path, stream, opener)
+
+
+def open_with_pyav(name: str, opener: Opener) -> FileReader:
+    """Open a video with PyAV alone, for what another reader gets wrong; the arguments are those of ``open_video``.
+
+    Raises:
+        DataError: no video in it, damaged, or cut short.
+    """
+    return PyAVReader(name, largest_stream(name, opener), opener)

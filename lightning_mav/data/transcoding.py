@@ -19,13 +19,12 @@ from lightning_mav.data.candidates import Candidate, kind_of, reason, survey
 from lightning_mav.data.crew import Crew, in_order
 from lightning_mav.data.manifest import json_line
 from lightning_mav.data.packing import Item, begin, put
-from lightning_mav.data.pyav_reader import PyAVReader
-from lightning_mav.data.readers import FileReader
+from lightning_mav.data.readers import open_with_pyav
 from lightning_mav.data.shards import Bad
 from lightning_mav.data.transforms import resize_to_cover
-from lightning_mav.data.video_streams import MARK, largest_stream, stack
+from lightning_mav.data.video_streams import MARK, stack
 from lightning_mav.data.videos import nearest
-from lightning_mav.data.windows import SUFFIX, WindowReader, encode_frames, is_windows, open_stored
+from lightning_mav.data.windows import SUFFIX, encode_frames, open_stored
 from lightning_mav.errors import DataError
 
 TICKS = 90_000  # per second: times keep to a hundredth of a millisecond
@@ -63,7 +62,8 @@ class Transcoder:
             DataError: The video cannot be decoded from its first to its last frame, or its caption is no text.
         """
         candidate.read_caption()
-        reader = _opened(candidate)
+        # Not by decord: beside its thread x264 now and then gives other bytes for the same frames.
+        reader = open_stored(candidate.name, candidate.media, open_with_pyav)
         height, width = self._shrunk(reader.frames(np.arange(1))[0].numpy()).shape[:2]
         ticks = np.round((reader.timestamps - reader.timestamps[0]) * TICKS).astype(int).tolist()
         file = io.BytesIO()
@@ -127,14 +127,6 @@ def thinned(timestamps: NDArray[np.float64], fps: float) -> NDArray[np.bool_]:
     if not kept[0]:
         kept[nearest(timestamps, timestamps[0] + np.arange(int(span * fps) + 1) / fps)] = True
     return kept
-
-
-def _opened(candidate: Candidate) -> FileReader:
-    # Not by decord: beside its thread x264 now and then gives other bytes for the same frames.
-    if is_windows(candidate.name):
-        return WindowReader(candidate.name, candidate.media)
-    stream = largest_stream(candidate.name, candidate.media.open)
-    return PyAVReader(candidate.name, stream, candidate.media.open)
 
 
 def _resized(frame: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

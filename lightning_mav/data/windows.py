@@ -9,7 +9,7 @@ import io
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from lightning_mav.data.listing import MAX_PIXELS
 from lightning_mav.data.opened import descriptor, rows
 from lightning_mav.data.readers import FileReader, open_video
 from lightning_mav.data.shards import Extent
+from lightning_mav.data.video_streams import Opener
 from lightning_mav.errors import DataError
 
 SUFFIX = ".frames.npy"
@@ -37,13 +38,13 @@ def is_windows(name: str) -> bool:
     return name.lower().endswith(SUFFIX)
 
 
-def open_stored(name: str, media: Extent) -> FileReader:
-    """Open a video wherever its bytes lie, without comparing them with an index.
+def open_stored(name: str, media: Extent, open_encoded: Callable[[str, Opener], FileReader] = open_video) -> FileReader:
+    """Open a video wherever its bytes lie, without comparing them with an index; an encoded one by ``open_encoded``.
 
     Raises:
         DataError: No video, damaged, or cut short.
     """
-    return WindowReader(name, media) if is_windows(name) else open_video(name, media.open)
+    return WindowReader(name, media) if is_windows(name) else open_encoded(name, media.open)
 
 
 def encode_frames(times: NDArray[np.float64], frames: NDArray[np.uint8]) -> bytes:

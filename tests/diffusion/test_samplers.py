@@ -1,7 +1,5 @@
 """Samplers on data N(m, s^2 I), for which the best denoiser and the exact answer are known."""
 
-from functools import partial
-
 import pytest
 import torch
 
@@ -79,7 +77,7 @@ def test_ddim_at_eta_1_is_ddpm_with_the_small_variance(spec):
     schedule, x_T = steps(spec), normal((4, 50), 1)()
     samples = [
         sampler(gaussian_denoiser(schedule), x_T, schedule, normal((4, 50)))
-        for sampler in (ddpm, partial(ddim, eta=1.0))
+        for sampler in (ddpm, sampler_of("ddim", 1.0))
     ]
     torch.testing.assert_close(*samples, rtol=0, atol=1e-5)
 
